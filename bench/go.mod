@@ -1,0 +1,3 @@
+module spillway.dev/bench
+
+go 1.26.0

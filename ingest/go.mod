@@ -1,0 +1,3 @@
+module spillway.dev/ingest
+
+go 1.26.0

@@ -1,0 +1,3 @@
+module spillway.dev/profileapi
+
+go 1.26.0

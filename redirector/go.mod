@@ -1,0 +1,3 @@
+module spillway.dev/redirector
+
+go 1.26.0

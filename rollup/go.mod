@@ -1,0 +1,3 @@
+module spillway.dev/rollup
+
+go 1.26.0

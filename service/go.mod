@@ -1,0 +1,3 @@
+module spillway.dev/service
+
+go 1.26.0
