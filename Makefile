@@ -1,0 +1,87 @@
+# Spillway. `make help` lists what there is.
+
+MODULES   := schemas service redirector ingest rollup profileapi standalone bench
+PACKAGES  := $(MODULES:%=./%/...)
+TOOLS     := $(CURDIR)/.build/tools
+GOLANGCI  := $(TOOLS)/golangci-lint
+VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
+
+BUF_VERSION           := v1.75.0
+PROTOC_GEN_GO_VERSION := v1.36.12
+VTPROTO_VERSION       := v0.6.0
+GOLANGCI_VERSION      := v2.15.0
+GOVULNCHECK_VERSION   := v1.1.4
+
+export SPILLWAY_BIN := $(CURDIR)/bin/spillway
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: check
+check: # What everything below needs; says what to install
+	@command -v go >/dev/null || { echo "Go 1.26 or newer is missing: install it from your package manager or go.dev/dl" >&2; exit 1; }
+	@v=$$(go env GOVERSION | sed 's/^go//'); case "$$v" in 1.2[6-9]*|1.[3-9][0-9]*|[2-9].*) ;; *) echo "Go 1.26 or newer is needed, this is $$v" >&2; exit 1;; esac
+
+.PHONY: setup
+setup: check ## Fetch the embedded engines (ClickHouse and PostgreSQL, pinned and verified)
+	@standalone/engines/setup
+
+.PHONY: build
+build: check ## Build bin/spillway
+	@mkdir -p bin
+	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/spillway ./standalone/cmd/spillway
+
+.PHONY: run
+run: setup build ## Start everything on embedded engines with a demo profile, until Ctrl-C
+	@exec bin/spillway run
+
+.PHONY: test
+test: setup build generated ## Run every test: unit, integration on embedded engines, end to end
+	go test -timeout 10m $(PACKAGES)
+
+.PHONY: race
+race: setup build ## Run the tests of what is concurrent under the race detector
+	@command -v cc >/dev/null || { echo "a C compiler is missing, which Go's race detector needs: install gcc or clang" >&2; exit 1; }
+	CGO_ENABLED=1 go test -race -short -timeout 10m ./schemas/... ./service/... ./redirector/... ./ingest/...
+
+.PHONY: lint
+lint: check $(GOLANGCI) ## gofmt, go vet, staticcheck and more; known vulnerabilities where their database can be had
+	@out=$$(gofmt -l $(MODULES)); test -z "$$out" || { echo "not formatted by gofmt: $$out" >&2; exit 1; }
+	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(GOLANGCI) run ./...) || exit 1; done
+	@for m in $(MODULES); do (cd $$m && GOWORK=off go build ./... && GOWORK=off go mod tidy -diff >/dev/null) || { echo "$$m does not build alone, or its go.mod is not tidy: cd $$m && GOWORK=off go mod tidy" >&2; exit 1; }; done
+	@! grep -rn 'apache/arrow/go/v1[0-7]' --include=go.mod $(MODULES) || { echo "use github.com/apache/arrow-go/v18" >&2; exit 1; }
+	@$(MAKE) --no-print-directory vulnerabilities
+
+.PHONY: vulnerabilities
+vulnerabilities: check
+	@if curl -fsS -m 5 -o /dev/null https://vuln.go.dev/index/db.json 2>/dev/null; then \
+		for m in $(MODULES); do (cd $$m && go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./...) || exit 1; done; \
+	else echo "known vulnerabilities: not checked, their database cannot be reached from here"; fi
+
+$(GOLANGCI):
+	@mkdir -p $(TOOLS)
+	@echo "building golangci-lint $(GOLANGCI_VERSION) (once, a minute or two)"
+	@GOBIN=$(TOOLS) GOWORK=off go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+.PHONY: generate-tools
+generate-tools:
+	@mkdir -p $(TOOLS)
+	@GOBIN=$(TOOLS) GOWORK=off go install github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)
+	@GOBIN=$(TOOLS) GOWORK=off go install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO_VERSION)
+	@GOBIN=$(TOOLS) GOWORK=off go install github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto@$(VTPROTO_VERSION)
+
+.PHONY: generate
+generate: check generate-tools ## Generate code from the schemas again
+	@cd schemas && PATH=$(TOOLS):$$PATH buf lint && PATH=$(TOOLS):$$PATH buf generate
+
+.PHONY: generated
+generated: check generate-tools # The checked-in code is what the schemas give
+	@mkdir -p .build/generated && rm -rf .build/generated/*
+	@cd schemas && PATH=$(TOOLS):$$PATH buf generate -o ../.build/generated
+	@for f in event/event.pb.go event/event_vtproto.pb.go; do \
+		cmp -s schemas/$$f .build/generated/$$f || { echo "schemas/$$f is not what event.proto gives: run 'make generate'" >&2; exit 1; }; done
+
+.PHONY: clean
+clean: ## Remove what was built; data and engines stay
+	@rm -rf bin .build
