@@ -1,0 +1,78 @@
+// Package class tells from a request alone who made it: a person, or a browser or program on its own account. Ingest refines
+// what is a person here by the user agent, where it costs the visitor nothing.
+package class
+
+import (
+	"bytes"
+
+	"spillway.dev/schemas/event"
+)
+
+// RulesVersion is the version of the rules in this package, written into every event. Raise it with every change of them.
+const RulesVersion = 1
+
+// Reasons, as they stand in the event.
+const (
+	ReasonHead       = "method: HEAD"
+	ReasonSecPurpose = "header: Sec-Purpose"
+	ReasonPurpose    = "header: Purpose"
+	ReasonXPurpose   = "header: X-Purpose"
+	ReasonXMoz       = "header: X-Moz"
+	ReasonOwner      = "cookie: owner"
+)
+
+// Request is what the rules look at.
+type Request struct {
+	Head       bool
+	SecPurpose []byte // "prefetch", "prefetch;prerender" … (Fetch Standard, "Sec-Purpose")
+	Purpose    []byte // Chromium and Safari before it: "prefetch", "preview"
+	XPurpose   []byte // older Safari: "preview"
+	XMoz       []byte // older Firefox: "prefetch"
+	Owner      bool   // the browser proved to be the profile's owner's
+}
+
+// Of returns the class of a request and why, empty for a person. The first rule that matches decides.
+func Of(r Request) (event.Class, string) {
+	if r.Head {
+		return event.Class_CLASS_HEAD, ReasonHead
+	}
+	if ahead(r.SecPurpose) {
+		return event.Class_CLASS_PREFETCH, ReasonSecPurpose
+	}
+	if ahead(r.Purpose) {
+		return event.Class_CLASS_PREFETCH, ReasonPurpose
+	}
+	if ahead(r.XPurpose) {
+		return event.Class_CLASS_PREFETCH, ReasonXPurpose
+	}
+	if ahead(r.XMoz) {
+		return event.Class_CLASS_PREFETCH, ReasonXMoz
+	}
+	if r.Owner {
+		return event.Class_CLASS_OWNER, ReasonOwner
+	}
+	return event.Class_CLASS_PERSON, ""
+}
+
+// ahead tells whether a purpose says that nobody has asked for the page yet.
+func ahead(purpose []byte) bool {
+	if len(purpose) == 0 {
+		return false
+	}
+	for _, word := range [...]string{"prefetch", "prerender", "preview"} {
+		if containsFold(purpose, word) {
+			return true
+		}
+	}
+	return false
+}
+
+// containsFold tells whether b contains word, which is lower-case ASCII, in any case.
+func containsFold(b []byte, word string) bool {
+	for ; len(b) >= len(word); b = b[1:] {
+		if bytes.EqualFold(b[:len(word)], []byte(word)) {
+			return true
+		}
+	}
+	return false
+}
