@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"spillway.dev/bench/accesslog"
+	"spillway.dev/bench/creator"
 	"spillway.dev/bench/visit"
 )
 
@@ -109,23 +110,23 @@ func TestTheConfigurationIsChecked(t *testing.T) {
 
 // The numbers must be able to say no: one click too few, on the wrong link, or in the wrong class.
 func TestNumbersThatDoNotAddUpAreRefused(t *testing.T) {
-	setting := func() (*plan, *page, *sent, counts) {
+	setting := func() (*plan, *page, *sent, creator.Counts) {
 		p := &plan{lines: 10, views: 3, clicks: 5, head: 1, leftOut: map[string]int{noHTTP: 2}, paths: 2, links: []string{"/a", "/b"}}
 		s := newSent()
 		s.answered, s.views, s.head, s.clicks = 8, 3, 1, map[string]int{"/a": 4, "/b": 1}
-		c := counts{
-			views: map[string]int{"person": 2, "bot": 1}, clicks: map[string]int{"person": 4, "head": 1}, links: map[string]int{"1": 4, "2": 1},
+		c := creator.Counts{
+			Views: map[string]int{"person": 2, "bot": 1}, Clicks: map[string]int{"person": 4, "head": 1}, Links: map[string]int{"1": 4, "2": 1},
 		}
-		return p, &page{handle: "h", links: map[string]link{"/a": {id: "1"}, "/b": {id: "2"}}}, s, c
+		return p, &page{handle: "h", links: map[string]creator.Link{"/a": {ID: "1"}, "/b": {ID: "2"}}}, s, c
 	}
-	for name, spoil := range map[string]func(*sent, counts){
-		"":            func(*sent, counts) {},
-		"views":       func(_ *sent, c counts) { c.views["bot"]++ },
-		"clicks":      func(_ *sent, c counts) { c.clicks["person"]-- },
-		"HEAD":        func(_ *sent, c counts) { c.clicks["person"]++; c.clicks["head"]-- },
-		"link /a":     func(_ *sent, c counts) { c.links["1"]--; c.links["2"]++ },
-		"not served":  func(s *sent, _ counts) { s.refused["status 503"] = 1 },
-		"got no answ": func(s *sent, _ counts) { s.unanswered["timeout"] = 1 },
+	for name, spoil := range map[string]func(*sent, creator.Counts){
+		"":            func(*sent, creator.Counts) {},
+		"views":       func(_ *sent, c creator.Counts) { c.Views["bot"]++ },
+		"clicks":      func(_ *sent, c creator.Counts) { c.Clicks["person"]-- },
+		"HEAD":        func(_ *sent, c creator.Counts) { c.Clicks["person"]++; c.Clicks["head"]-- },
+		"link /a":     func(_ *sent, c creator.Counts) { c.Links["1"]--; c.Links["2"]++ },
+		"not served":  func(s *sent, _ creator.Counts) { s.refused["status 503"] = 1 },
+		"got no answ": func(s *sent, _ creator.Counts) { s.unanswered["timeout"] = 1 },
 	} {
 		plan, page, sent, counted := setting()
 		spoil(sent, counted)

@@ -28,6 +28,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"spillway.dev/bench/creator"
 )
 
 // Config says what is replayed, and where.
@@ -64,7 +66,7 @@ type Replay struct {
 	config   Config
 	visitors string // host:port
 	site     string
-	api      *api
+	api      *creator.API
 	out      io.Writer
 	log      *slog.Logger
 	progress *progress
@@ -73,7 +75,7 @@ type Replay struct {
 // New checks the configuration. The table goes to out, and a line of progress if out is a terminal.
 func New(config Config, out io.Writer, log *slog.Logger) (*Replay, error) {
 	if config.MaxLinks == 0 {
-		config.MaxLinks = 500
+		config.MaxLinks = creator.MaxLinks
 	}
 	if config.Connections == 0 {
 		config.Connections = 16
@@ -100,22 +102,19 @@ func New(config Config, out io.Writer, log *slog.Logger) (*Replay, error) {
 		return nil, fmt.Errorf("replay: --site %q is not an http or https address", config.Site)
 	}
 	if config.Token == "" {
-		path := filepath.Join(config.Data, "admin-token")
-		token, err := os.ReadFile(path)
-		if err != nil {
-			return nil, fmt.Errorf("replay: no --token, and none in %s: start 'spillway run' first, or say --token or --data (%w)", path, err)
+		if config.Token, err = creator.Token(config.Data); err != nil {
+			return nil, fmt.Errorf("replay: %w", err)
 		}
-		config.Token = strings.TrimSpace(string(token))
 	}
-	base, err := url.Parse(config.API)
-	if err != nil || (base.Scheme != "http" && base.Scheme != "https") || base.Host == "" {
-		return nil, fmt.Errorf("replay: --api-url %q is not an http or https address", config.API)
+	api, err := creator.New(config.API, config.Token)
+	if err != nil {
+		return nil, fmt.Errorf("replay: --api-url: %w", err)
 	}
 	return &Replay{
 		config:   config,
 		visitors: address,
 		site:     strings.TrimRight(site.Scheme+"://"+site.Host+site.EscapedPath(), "/"),
-		api:      newAPI(strings.TrimRight(config.API, "/"), config.Token),
+		api:      api,
 		out:      out,
 		log:      log,
 		progress: newProgress(out),
@@ -141,7 +140,7 @@ func (r *Replay) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("replay: %w", err)
 	}
-	before, err := r.api.counts(ctx, page.id)
+	before, err := r.api.Counts(ctx, page.id)
 	if err != nil {
 		return fmt.Errorf("replay: %w", err)
 	}
@@ -172,19 +171,17 @@ func handleOf(path string) (string, error) {
 // page is the profile with the links that the log's paths became.
 type page struct {
 	id, handle string
-	links      map[string]link // by path, as the plan has them
+	links      map[string]creator.Link // by path, as the plan has them
 }
-
-type link struct{ id, code string }
 
 // profile finds or makes the profile and a link for each path of the plan.
 func (r *Replay) profile(ctx context.Context, handle string, plan *plan) (*page, error) {
-	id, err := r.api.profile(ctx, handle, "Replay of "+filepath.Base(r.config.File))
+	id, err := r.api.Profile(ctx, handle, "Replay of "+filepath.Base(r.config.File))
 	if err != nil {
 		return nil, err
 	}
-	p := &page{id: id, handle: handle, links: make(map[string]link, len(plan.links))}
-	have, err := r.api.links(ctx, id)
+	p := &page{id: id, handle: handle, links: make(map[string]creator.Link, len(plan.links))}
+	have, err := r.api.Links(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +189,7 @@ func (r *Replay) profile(ctx context.Context, handle string, plan *plan) (*page,
 		target := r.site + path
 		l, ok := have[target]
 		if !ok {
-			if l, err = r.api.addLink(ctx, id, titleOf(path), target); err != nil {
+			if l, err = r.api.AddLink(ctx, id, titleOf(path), target); err != nil {
 				return nil, err
 			}
 		}

@@ -68,7 +68,7 @@ func (r *Replay) send(ctx context.Context, p *page, plan *plan) (*sent, error) {
 		query := request.Target
 		request.Target = "/" + p.handle
 		if path != "" {
-			request.Target = "/l/" + p.links[path].code
+			request.Target = "/l/" + p.links[path].Code
 		}
 		if query != "" {
 			request.Target += "?" + query

@@ -7,26 +7,28 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"spillway.dev/bench/creator"
 )
 
 // settle asks for the insights until they show everything that was answered, or the time is up, and returns what came since
 // before.
-func (r *Replay) settle(ctx context.Context, p *page, before counts, s *sent) (counts, time.Duration, error) {
+func (r *Replay) settle(ctx context.Context, p *page, before creator.Counts, s *sent) (creator.Counts, time.Duration, error) {
 	began := time.Now()
 	for {
-		now, err := r.api.counts(ctx, p.id)
+		now, err := r.api.Counts(ctx, p.id)
 		if err != nil {
-			return counts{}, 0, err
+			return creator.Counts{}, 0, err
 		}
-		counted := now.minus(before)
-		if counted.total() >= s.answered || time.Since(began) > r.config.Settle {
+		counted := now.Minus(before)
+		if counted.Total() >= s.answered || time.Since(began) > r.config.Settle {
 			return counted, time.Since(began), nil
 		}
-		r.progress.show("counted", counted.total(), s.answered)
+		r.progress.show("counted", counted.Total(), s.answered)
 		select {
 		case <-time.After(250 * time.Millisecond):
 		case <-ctx.Done():
-			return counts{}, 0, fmt.Errorf("interrupted while waiting for the insights: %d of %d visits counted", counted.total(), s.answered)
+			return creator.Counts{}, 0, fmt.Errorf("interrupted while waiting for the insights: %d of %d visits counted", counted.Total(), s.answered)
 		}
 	}
 }
@@ -39,7 +41,7 @@ func sum(m map[string]int) int {
 	return n
 }
 
-// reasons lists what a map counts, most first.
+// reasons lists what a map creator.Counts, most first.
 func reasons(m map[string]int) []string {
 	keys := make([]string, 0, len(m))
 	for key, n := range m {
@@ -57,7 +59,7 @@ func reasons(m map[string]int) []string {
 }
 
 // report prints the table and returns an error if the numbers do not add up.
-func (r *Replay) report(plan *plan, p *page, s *sent, counted counts, took time.Duration) error {
+func (r *Replay) report(plan *plan, p *page, s *sent, counted creator.Counts, took time.Duration) error {
 	r.progress.clear()
 	leftOut, refused, unanswered := sum(plan.leftOut), sum(s.refused), sum(s.unanswered)
 	var b strings.Builder
@@ -83,12 +85,12 @@ func (r *Replay) report(plan *plan, p *page, s *sent, counted counts, took time.
 		}
 	}
 	fmt.Fprintf(&b, "\n    views   clicks  counted by class, %.1f s after the last answer\n", took.Seconds())
-	for _, class := range classes() {
-		if counted.views[class]+counted.clicks[class] != 0 {
-			fmt.Fprintf(&b, "%9d%9d  %s\n", counted.views[class], counted.clicks[class], class)
+	for _, class := range creator.Classes() {
+		if counted.Views[class]+counted.Clicks[class] != 0 {
+			fmt.Fprintf(&b, "%9d%9d  %s\n", counted.Views[class], counted.Clicks[class], class)
 		}
 	}
-	views, clicks := sum(counted.views), sum(counted.clicks)
+	views, clicks := sum(counted.Views), sum(counted.Clicks)
 	fmt.Fprintf(&b, "%9d%9d  all\n\n", views, clicks)
 
 	var wrong []string
@@ -99,12 +101,12 @@ func (r *Replay) report(plan *plan, p *page, s *sent, counted counts, took time.
 	}
 	differ("views", views, s.views)
 	differ("clicks", clicks, sum(s.clicks))
-	differ("HEAD requests", counted.views["head"]+counted.clicks["head"], s.head)
+	differ("HEAD requests", counted.Views["head"]+counted.Clicks["head"], s.head)
 	links := 0
 	for path, l := range p.links {
-		if counted.links[l.id] != s.clicks[path] {
+		if counted.Links[l.ID] != s.clicks[path] {
 			if links++; links <= 3 {
-				differ("link "+titleOf(path), counted.links[l.id], s.clicks[path])
+				differ("link "+titleOf(path), counted.Links[l.ID], s.clicks[path])
 			}
 		}
 	}

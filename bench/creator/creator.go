@@ -1,4 +1,5 @@
-package replay
+// Package creator is a creator at the API, as far as measuring needs one: makes a profile and its links, and asks for their numbers.
+package creator
 
 import (
 	"bytes"
@@ -9,33 +10,50 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 )
 
-// classes are all that an event can have, in the order in which they are printed; schemas/event names them.
-func classes() []string {
+// Classes are all that an event can have, in the order in which they are printed; schemas/event names them.
+func Classes() []string {
 	return []string{"person", "bot", "preview", "prefetch", "head", "scanner", "owner", "test", "unknown"}
 }
 
-// api is the creators' side of Spillway, as far as a replay needs it.
-type api struct {
+// API is the creators' side of Spillway. It is safe for concurrent use.
+type API struct {
 	base, token string
 	http        *http.Client
 }
 
-func newAPI(base, token string) *api {
-	return &api{base: base, token: token, http: &http.Client{Timeout: 30 * time.Second}}
+// New checks the API's address, http://HOST:PORT, and keeps the bearer token for every call.
+func New(base, token string) (*API, error) {
+	u, err := url.Parse(base)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return nil, fmt.Errorf("the API's address %q is not http://HOST:PORT", base)
+	}
+	return &API{base: strings.TrimRight(base, "/"), token: token, http: &http.Client{Timeout: 30 * time.Second}}, nil
 }
 
-// problem is an answer that says no, as RFC 9457 writes it.
-type problem struct {
+// Token returns the bearer token that the standalone keeps in its data directory.
+func Token(data string) (string, error) {
+	path := filepath.Join(data, "admin-token")
+	token, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("no --token, and none in %s: start 'spillway run' first, or say --token or --data (%w)", path, err)
+	}
+	return strings.TrimSpace(string(token)), nil
+}
+
+// Problem is an answer that says no, as RFC 9457 writes it.
+type Problem struct {
 	Status int    `json:"status"`
 	Title  string `json:"title"`
 	Detail string `json:"detail"`
 }
 
-func (p *problem) Error() string {
+func (p *Problem) Error() string {
 	text := strings.TrimSpace(p.Detail)
 	if text == "" {
 		text = p.Title
@@ -43,7 +61,7 @@ func (p *problem) Error() string {
 	return fmt.Sprintf("%d %s", p.Status, text)
 }
 
-func (a *api) call(ctx context.Context, method, path string, body, into any) error {
+func (a *API) call(ctx context.Context, method, path string, body, into any) error {
 	var in io.Reader
 	if body != nil {
 		encoded, err := json.Marshal(body)
@@ -70,7 +88,7 @@ func (a *api) call(ctx context.Context, method, path string, body, into any) err
 		return fmt.Errorf("%s %s: read answer: %w", method, path, err)
 	}
 	if response.StatusCode >= 300 {
-		p := &problem{}
+		p := &Problem{}
 		if json.Unmarshal(answer, p) != nil || p.Title == "" {
 			p.Title = http.StatusText(response.StatusCode)
 		}
@@ -97,11 +115,11 @@ type linkBody struct {
 	Hidden bool   `json:"hidden"`
 }
 
-// profile returns the id of the profile with that handle, which it makes if there is none.
-func (a *api) profile(ctx context.Context, handle, title string) (string, error) {
+// Profile returns the id of the profile with that handle, which it makes if there is none.
+func (a *API) Profile(ctx context.Context, handle, title string) (string, error) {
 	var made profileBody
 	err := a.call(ctx, http.MethodPost, "/v1/profiles", profileBody{Handle: handle, Title: title}, &made)
-	var p *problem
+	var p *Problem
 	if !errors.As(err, &p) || p.Status != http.StatusConflict {
 		return made.ID, err
 	}
@@ -117,42 +135,53 @@ func (a *api) profile(ctx context.Context, handle, title string) (string, error)
 	return id, err
 }
 
-// links returns the profile's links by their targets.
-func (a *api) links(ctx context.Context, profile string) (map[string]link, error) {
-	all := map[string]link{}
-	err := pages(ctx, a, "/v1/profiles/"+profile+"/links", func(l linkBody) { all[l.URL] = link{id: l.ID, code: l.Code} })
+// Link is a link of a profile.
+type Link struct{ ID, Code string }
+
+// MaxLinks is the most links that the API allows a profile.
+const MaxLinks = 500
+
+// Links returns the profile's links by their targets.
+func (a *API) Links(ctx context.Context, profile string) (map[string]Link, error) {
+	all := map[string]Link{}
+	err := pages(ctx, a, "/v1/profiles/"+profile+"/links", func(l linkBody) { all[l.URL] = Link{ID: l.ID, Code: l.Code} })
 	return all, err
 }
 
-// addLink makes a link that is not shown on the page: a page of thousands of links is nobody's.
-func (a *api) addLink(ctx context.Context, profile, title, target string) (link, error) {
+// AddLink makes a link that is not shown on the page: a page of hundreds of links is nobody's.
+func (a *API) AddLink(ctx context.Context, profile, title, target string) (Link, error) {
 	if len(title) > 80 {
 		title = title[:80]
 	}
 	var made linkBody
 	err := a.call(ctx, http.MethodPost, "/v1/profiles/"+profile+"/links", linkBody{Title: title, URL: target, Hidden: true}, &made)
-	return link{id: made.ID, code: made.Code}, err
+	return Link{ID: made.ID, Code: made.Code}, err
 }
 
-// counts are a profile's lifetime numbers by class.
-type counts struct {
-	views, clicks map[string]int
-	links         map[string]int // clicks by link, all classes
+// Counts are a profile's lifetime numbers by class.
+type Counts struct {
+	Views, Clicks map[string]int
+	Links         map[string]int // clicks by link id, all classes
 }
 
-func (c counts) total() int {
+func newCounts() Counts {
+	return Counts{Views: map[string]int{}, Clicks: map[string]int{}, Links: map[string]int{}}
+}
+
+// Total is the number of events of all classes.
+func (c Counts) Total() int {
 	n := 0
-	for _, class := range classes() {
-		n += c.views[class] + c.clicks[class]
+	for _, class := range Classes() {
+		n += c.Views[class] + c.Clicks[class]
 	}
 	return n
 }
 
-// minus returns what came since before.
-func (c counts) minus(before counts) counts {
-	d := counts{views: map[string]int{}, clicks: map[string]int{}, links: map[string]int{}}
+// Minus returns what came since before.
+func (c Counts) Minus(before Counts) Counts {
+	d := newCounts()
 	for _, m := range []struct{ to, now, then map[string]int }{
-		{d.views, c.views, before.views}, {d.clicks, c.clicks, before.clicks}, {d.links, c.links, before.links},
+		{d.Views, c.Views, before.Views}, {d.Clicks, c.Clicks, before.Clicks}, {d.Links, c.Links, before.Links},
 	} {
 		for key, n := range m.now {
 			m.to[key] = n - m.then[key]
@@ -161,9 +190,10 @@ func (c counts) minus(before counts) counts {
 	return d
 }
 
-func (a *api) counts(ctx context.Context, profile string) (counts, error) {
-	c := counts{views: map[string]int{}, clicks: map[string]int{}, links: map[string]int{}}
-	for _, class := range classes() {
+// Counts asks for the profile's lifetime numbers, class by class.
+func (a *API) Counts(ctx context.Context, profile string) (Counts, error) {
+	c := newCounts()
+	for _, class := range Classes() {
 		var insights struct {
 			Lifetime struct {
 				Views  int `json:"views"`
@@ -176,18 +206,18 @@ func (a *api) counts(ctx context.Context, profile string) (counts, error) {
 		}
 		path := "/v1/profiles/" + profile + "/insights?classes=" + url.QueryEscape(class)
 		if err := a.call(ctx, http.MethodGet, path, nil, &insights); err != nil {
-			return counts{}, err
+			return Counts{}, err
 		}
-		c.views[class], c.clicks[class] = insights.Lifetime.Views, insights.Lifetime.Clicks
+		c.Views[class], c.Clicks[class] = insights.Lifetime.Views, insights.Lifetime.Clicks
 		for _, l := range insights.Links {
-			c.links[l.ID] += l.Clicks
+			c.Links[l.ID] += l.Clicks
 		}
 	}
 	return c, nil
 }
 
 // pages calls yield with every item of a list that comes in pages.
-func pages[T any](ctx context.Context, a *api, path string, yield func(T)) error {
+func pages[T any](ctx context.Context, a *API, path string, yield func(T)) error {
 	next := ""
 	for {
 		var page struct {
