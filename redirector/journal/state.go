@@ -1,0 +1,203 @@
+package journal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"spillway.dev/redirector/journal/disk"
+	"spillway.dev/schemas/event"
+)
+
+// A stream's state file has two slots, each with a generation and a checksum; the valid one of the higher generation counts.
+// The slot that was synced last is never written over, so whatever happens to a write, what was durable stays readable.
+const (
+	stateSuffix = ".stream"
+	stateMagic  = "SPILLSTR"
+	slotSize    = 64 << 10
+	slotHeader  = 144
+	maxOrigin   = 128
+	maxRanges   = (slotSize - slotHeader - maxOrigin) / 16
+)
+
+func stateName(stream uint64) string { return fmt.Sprintf("%016x%s", stream, stateSuffix) }
+
+func parseStateName(name string) (stream uint64, ok bool) {
+	name, ok = strings.CutSuffix(name, stateSuffix)
+	if !ok || len(name) != 16 {
+		return 0, false
+	}
+	stream, err := strconv.ParseUint(name, 16, 64)
+	return stream, err == nil && stream != 0
+}
+
+const (
+	flagEnded    = 1 << iota // nothing will be appended, and end says where
+	flagFinished             // all is acknowledged, the final announcement too: only files are left to be removed
+)
+
+// state is what is kept about a stream beside its segments.
+type state struct {
+	lanes        event.Lanes
+	beganUs      int64
+	acknowledged uint64 // every event up to here is in Kafka, or known to be unreadable
+	announced    uint64 // the highest k that was told to anybody
+	announcedUs  int64  // and the time that was told with it
+	end          uint64 // the last k, once flagEnded
+	dropped      Dropped
+	flags        uint32
+	origin       string
+	unreadable   []Range
+}
+
+// Dropped counts the events that got no name because the journal had no room. Since and Until are microseconds since the
+// Unix epoch, UTC; zero while Count is.
+type Dropped struct {
+	Count            uint64
+	SinceUs, UntilUs int64
+}
+
+func (s *state) encode(stream, generation uint64) []byte {
+	origin := s.origin[:min(len(s.origin), maxOrigin)]
+	ranges := coarsen(s.unreadable, maxRanges)
+	b := make([]byte, slotHeader+maxOrigin+16*len(ranges))
+	copy(b, stateMagic)
+	binary.LittleEndian.PutUint32(b[8:], version)
+	le := binary.LittleEndian
+	le.PutUint32(b[16:], uint32(len(b)))
+	le.PutUint32(b[20:], s.flags)
+	le.PutUint64(b[24:], generation)
+	le.PutUint64(b[32:], stream)
+	le.PutUint32(b[40:], s.lanes.Partitions)
+	le.PutUint32(b[44:], s.lanes.Run)
+	le.PutUint64(b[48:], uint64(s.beganUs))
+	le.PutUint64(b[56:], s.acknowledged)
+	le.PutUint64(b[64:], s.announced)
+	le.PutUint64(b[72:], uint64(s.announcedUs))
+	le.PutUint64(b[80:], s.end)
+	le.PutUint64(b[88:], s.dropped.Count)
+	le.PutUint64(b[96:], uint64(s.dropped.SinceUs))
+	le.PutUint64(b[104:], uint64(s.dropped.UntilUs))
+	le.PutUint32(b[112:], uint32(len(origin)))
+	le.PutUint32(b[116:], uint32(len(ranges)))
+	copy(b[slotHeader:], origin)
+	for i, r := range ranges {
+		le.PutUint64(b[slotHeader+maxOrigin+16*i:], r.First)
+		le.PutUint64(b[slotHeader+maxOrigin+16*i+8:], r.Last)
+	}
+	le.PutUint32(b[12:], crc32.Checksum(b[16:], castagnoli))
+	return b
+}
+
+func decodeState(b []byte) (s state, stream, generation uint64, ok bool) {
+	le := binary.LittleEndian
+	if len(b) < slotHeader+maxOrigin || string(b[:8]) != stateMagic || le.Uint32(b[8:]) != version {
+		return state{}, 0, 0, false
+	}
+	size := le.Uint32(b[16:])
+	if size < slotHeader+maxOrigin || int(size) > len(b) || le.Uint32(b[12:]) != crc32.Checksum(b[16:size], castagnoli) {
+		return state{}, 0, 0, false
+	}
+	originSize, ranges := le.Uint32(b[112:]), le.Uint32(b[116:])
+	if originSize > maxOrigin || uint64(size) != slotHeader+maxOrigin+16*uint64(ranges) {
+		return state{}, 0, 0, false
+	}
+	s = state{
+		flags:        le.Uint32(b[20:]),
+		lanes:        event.Lanes{Partitions: le.Uint32(b[40:]), Run: le.Uint32(b[44:])},
+		beganUs:      int64(le.Uint64(b[48:])),
+		acknowledged: le.Uint64(b[56:]),
+		announced:    le.Uint64(b[64:]),
+		announcedUs:  int64(le.Uint64(b[72:])),
+		end:          le.Uint64(b[80:]),
+		dropped: Dropped{Count: le.Uint64(b[88:]),
+			SinceUs: int64(le.Uint64(b[96:])), UntilUs: int64(le.Uint64(b[104:]))},
+		origin: string(b[slotHeader : slotHeader+originSize]),
+	}
+	for i := range int(ranges) {
+		at := slotHeader + maxOrigin + 16*i
+		s.unreadable = append(s.unreadable, Range{le.Uint64(b[at:]), le.Uint64(b[at+8:])})
+	}
+	return s, le.Uint64(b[32:]), le.Uint64(b[24:]), s.lanes.Partitions != 0 && s.lanes.Run != 0
+}
+
+// stateFile writes a stream's state. It is not safe for concurrent use.
+type stateFile struct {
+	dir        disk.FS
+	stream     uint64
+	file       disk.File
+	generation uint64
+	durable    int // the slot that was synced last; -1: none
+}
+
+// readState reads the newest valid state of a stream.
+func readState(dir disk.FS, stream uint64) (s state, file *stateFile, ok bool, err error) {
+	file = &stateFile{dir: dir, stream: stream, durable: -1}
+	f, err := dir.Open(stateName(stream))
+	if errors.Is(err, fs.ErrNotExist) {
+		return state{}, file, false, nil
+	}
+	if err != nil {
+		return state{}, nil, false, fmt.Errorf("open state of stream %016x: %w", stream, err)
+	}
+	file.file = f
+	b := make([]byte, slotSize)
+	for slot := range 2 {
+		n, err := f.ReadAt(b, int64(slot)*slotSize)
+		if err != nil && !errors.Is(err, io.EOF) {
+			continue // the other slot may do
+		}
+		if t, of, generation, valid := decodeState(b[:n]); valid && of == stream && generation >= file.generation {
+			s, ok = t, true
+			file.generation, file.durable = generation, slot
+		}
+	}
+	// What was found may be in the page cache only: after a kill the newest slot is not yet the durable one. If this fails the disk
+	// is failing, and the next write says so.
+	_ = f.Sync()
+	return s, file, ok, nil
+}
+
+// write puts s where the next process finds it, also after a kill. With sync it is on the disk before write returns.
+func (f *stateFile) write(s *state, sync bool) error {
+	if f.file == nil {
+		file, err := f.dir.Create(stateName(f.stream))
+		if errors.Is(err, fs.ErrExist) {
+			file, err = f.dir.Open(stateName(f.stream))
+		}
+		if err != nil {
+			return fmt.Errorf("make state of stream %016x: %w", f.stream, err)
+		}
+		f.file = file
+	}
+	slot := 0
+	if f.durable == 0 {
+		slot = 1
+	}
+	if _, err := f.file.WriteAt(s.encode(f.stream, f.generation+1), int64(slot)*slotSize); err != nil {
+		return fmt.Errorf("write state of stream %016x: %w", f.stream, err)
+	}
+	f.generation++
+	if !sync {
+		return nil
+	}
+	if err := f.file.Sync(); err != nil {
+		return fmt.Errorf("sync state of stream %016x: %w", f.stream, err)
+	}
+	f.durable = slot
+	return nil
+}
+
+func (f *stateFile) close() error {
+	if f.file == nil {
+		return nil
+	}
+	file := f.file
+	f.file = nil
+	return file.Close()
+}
