@@ -1,0 +1,1 @@
+(function(d){var b=d.body.dataset.b,s=function(){navigator.sendBeacon(b+"&sw_ref="+encodeURIComponent(d.referrer)+(location.search?"&"+location.search.slice(1):""))};d.prerendering?d.addEventListener("prerenderingchange",s,{once:true}):s()})(document)
