@@ -148,6 +148,31 @@ func (a *API) Links(ctx context.Context, profile string) (map[string]Link, error
 	return all, err
 }
 
+// Numbered finds or makes the profile with that handle and n links of it, which lead to addresses that differ by a number.
+func (a *API) Numbered(ctx context.Context, handle string, n int) (profile string, links []Link, err error) {
+	if n < 0 || n > MaxLinks {
+		return "", nil, fmt.Errorf("a profile has at most %d links, not %d", MaxLinks, n)
+	}
+	if profile, err = a.Profile(ctx, handle, "Load"); err != nil {
+		return "", nil, err
+	}
+	have, err := a.Links(ctx, profile)
+	if err != nil {
+		return "", nil, err
+	}
+	for i := range n {
+		target := fmt.Sprintf("https://example.com/%s/%d", handle, i)
+		l, ok := have[target]
+		if !ok {
+			if l, err = a.AddLink(ctx, profile, fmt.Sprintf("Link %d", i), target); err != nil {
+				return "", nil, err
+			}
+		}
+		links = append(links, l)
+	}
+	return profile, links, nil
+}
+
 // AddLink makes a link that is not shown on the page: a page of hundreds of links is nobody's.
 func (a *API) AddLink(ctx context.Context, profile, title, target string) (Link, error) {
 	if len(title) > 80 {
