@@ -1,0 +1,66 @@
+// Command spillway is everything in one binary: the standalone, each service alone, and the tools that go with them.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// version is set by the linker.
+var version = "unversioned"
+
+// commandLine is what the binary understands. `spillway help` prints it.
+type commandLine struct {
+	Version versionCommand `cmd:"" help:"Print the version."`
+	Engine  engineCommands `cmd:"" hidden:"" help:"Run one embedded engine in the foreground."`
+}
+
+type versionCommand struct{}
+
+func (versionCommand) Run() error {
+	_, err := fmt.Println("spillway", version)
+	return err
+}
+
+func main() { os.Exit(run()) }
+
+// run exits with 0 on success, 2 if the command line is wrong, 1 otherwise; what is wrong is one line on standard error.
+func run() int {
+	// A client that goes away while it is written to is an error of that write, not the end of the process.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var line commandLine
+	parser, err := kong.New(&line,
+		kong.Name("spillway"),
+		kong.Description("Counts every view and click of a link-in-bio platform once, exactly once."),
+		kong.UsageOnError(),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+	)
+	if err != nil {
+		return complain(err, 1)
+	}
+	command, err := parser.Parse(os.Args[1:])
+	if err != nil {
+		return complain(fmt.Errorf("%w; see 'spillway --help'", err), 2)
+	}
+	if err := command.Run(); err != nil {
+		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+			return 0
+		}
+		return complain(err, 1)
+	}
+	return 0
+}
+
+func complain(err error, status int) int {
+	fmt.Fprintln(os.Stderr, "spillway:", strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " "))
+	return status
+}

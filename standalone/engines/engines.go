@@ -1,0 +1,67 @@
+// Package engines finds the embedded engines' files, which the script setup beside it has fetched.
+package engines
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Files are where the engines' files lie.
+type Files struct {
+	// LibCHDB is ClickHouse as a shared library.
+	LibCHDB string
+	// Postgres is the directory with PostgreSQL's bin, lib and share.
+	Postgres string
+}
+
+// Find looks for the engines in $SPILLWAY_ENGINES, else beside the executable (../standalone/engines), else in
+// ./standalone/engines. What is missing is an error that says how to fetch it.
+func Find() (Files, error) {
+	if dir := os.Getenv("SPILLWAY_ENGINES"); dir != "" {
+		files, err := in(dir)
+		if err != nil {
+			return Files{}, fmt.Errorf("SPILLWAY_ENGINES: %w", err)
+		}
+		return files, nil
+	}
+	var dirs []string
+	if self, err := os.Executable(); err == nil {
+		if self, err = filepath.EvalSymlinks(self); err == nil {
+			dirs = append(dirs, filepath.Join(filepath.Dir(self), "..", "standalone", "engines"))
+		}
+	}
+	if here, err := filepath.Abs(filepath.Join("standalone", "engines")); err == nil {
+		dirs = append(dirs, here)
+	}
+	var failure error
+	for _, dir := range dirs {
+		files, err := in(dir)
+		if err == nil {
+			return files, nil
+		}
+		if failure == nil {
+			failure = err
+		}
+	}
+	return Files{}, failure
+}
+
+func in(dir string) (Files, error) {
+	find := func(pattern string) (string, error) {
+		found, err := filepath.Glob(filepath.Join(dir, "node_modules", pattern))
+		if err != nil || len(found) == 0 {
+			return "", fmt.Errorf("the embedded engines are not in %s: run 'make setup'", dir)
+		}
+		return filepath.Abs(found[0])
+	}
+	library, err := find("@chdb/*/libchdb.*")
+	if err != nil {
+		return Files{}, err
+	}
+	server, err := find("@embedded-postgres/*/native/bin/postgres")
+	if err != nil {
+		return Files{}, err
+	}
+	return Files{LibCHDB: library, Postgres: filepath.Dir(filepath.Dir(server))}, nil
+}

@@ -1,0 +1,178 @@
+// Package kafka runs the embedded broker: franz-go's kfake, which speaks Kafka's protocol and keeps its log in a directory.
+//
+// What it is not: it holds the retained log in memory, so retention is bounded here by bytes as well as by time; after a
+// kill -9 it may have forgotten producers' idempotence windows, and what it had not yet written is the kernel's to keep; it does
+// not notice a full disk. Spillway relies on none of these (the table knows what it has), but other programs may: the standalone
+// is for one machine, and KAFKA_BROKERS names a real cluster.
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Config says where the broker keeps its log and what it serves.
+type Config struct {
+	// Data is the directory of the log. It belongs to one process, which must hold it.
+	Data string
+	// Listen is the address to serve, 127.0.0.1:0 for any free port.
+	Listen string
+	// Topic is made at the first start, and Topic + ".dead" with one partition.
+	Topic string
+	// Partitions of the topic. 0: 4. A topic that exists keeps its number.
+	Partitions int
+	// Retention is for how long records are kept. 0: 7 days.
+	Retention time.Duration
+	// RetentionBytes is how much of a partition's log is kept, in bytes. The log is held in memory. 0: 256 MiB.
+	RetentionBytes int64
+	// Sync writes every batch through to the disk before it is acknowledged.
+	Sync bool
+	// AutoCreate lets clients make a topic by naming it, as tests do.
+	AutoCreate bool
+}
+
+// Broker is a running broker.
+type Broker struct {
+	cluster *kfake.Cluster
+	addr    string
+}
+
+// Start opens the log and serves it.
+func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Broker, error) {
+	if cfg.Partitions == 0 {
+		cfg.Partitions = 4
+	}
+	if cfg.Retention == 0 {
+		cfg.Retention = 7 * 24 * time.Hour
+	}
+	if cfg.RetentionBytes == 0 {
+		cfg.RetentionBytes = 256 << 20
+	}
+	host, port, err := net.SplitHostPort(cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("Kafka's address %q is not HOST:PORT: %w", cfg.Listen, err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return nil, fmt.Errorf("Kafka's port %q is no number: %w", port, err)
+	}
+	if host != "127.0.0.1" && host != "localhost" {
+		return nil, fmt.Errorf("the embedded Kafka has no passwords and serves 127.0.0.1 only, not %s: set KAFKA_BROKERS to use another broker", host)
+	}
+	options := []kfake.Opt{
+		kfake.NumBrokers(1),
+		kfake.Ports(number),
+		kfake.ClusterID("spillway"),
+		kfake.DataDir(cfg.Data),
+		kfake.DefaultNumPartitions(cfg.Partitions),
+		kfake.ListenFn(listen),
+		kfake.WithLogger(logger{log}),
+		kfake.GroupMinSessionTimeout(time.Second),
+	}
+	if cfg.Sync {
+		options = append(options, kfake.SyncWrites())
+	}
+	if cfg.AutoCreate {
+		options = append(options, kfake.AllowAutoTopicCreation())
+	}
+	cluster, err := kfake.NewCluster(options...)
+	if err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return nil, fmt.Errorf("port %s is taken, perhaps by another Spillway or a Kafka broker: stop it, or choose another port with --kafka-listen or SPILLWAY_KAFKA_LISTEN", port)
+		}
+		return nil, fmt.Errorf("start Kafka: %w", err)
+	}
+	b := &Broker{cluster: cluster, addr: strings.Join(cluster.ListenAddrs(), ",")}
+	if err := b.topics(ctx, cfg); err != nil {
+		cluster.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// listen binds without trying again: kfake would otherwise hide which port is taken.
+func listen(network, address string) (net.Listener, error) {
+	return net.Listen(network, address)
+}
+
+// topics makes what is missing and sets the retention of what is there: kfake keeps everything unless a topic says otherwise.
+func (b *Broker) topics(ctx context.Context, cfg Config) error {
+	if cfg.Topic == "" {
+		return nil
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(b.addr))
+	if err != nil {
+		return fmt.Errorf("make Kafka's topics: %w", err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	admin := kadm.NewClient(client)
+	configs := map[string]*string{
+		"retention.ms":      ref(strconv.FormatInt(cfg.Retention.Milliseconds(), 10)),
+		"retention.bytes":   ref(strconv.FormatInt(cfg.RetentionBytes, 10)),
+		"segment.bytes":     ref(strconv.FormatInt(min(cfg.RetentionBytes/4, 64<<20), 10)),
+		"max.message.bytes": ref(strconv.Itoa(8 << 20)),
+	}
+	for topic, partitions := range map[string]int{cfg.Topic: cfg.Partitions, cfg.Topic + ".dead": 1} {
+		made, err := admin.CreateTopic(ctx, int32(partitions), 1, configs, topic)
+		if err == nil {
+			err = made.Err
+		}
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, kerr.TopicAlreadyExists) {
+			return fmt.Errorf("make Kafka's topic %s: %w", topic, err)
+		}
+		var alter []kadm.AlterConfig
+		for name, value := range configs {
+			alter = append(alter, kadm.AlterConfig{Op: kadm.SetConfig, Name: name, Value: value})
+		}
+		responses, err := admin.AlterTopicConfigs(ctx, alter, topic)
+		if err != nil {
+			return fmt.Errorf("set the retention of Kafka's topic %s: %w", topic, err)
+		}
+		for _, response := range responses {
+			if response.Err != nil {
+				return fmt.Errorf("set the retention of Kafka's topic %s: %w", topic, response.Err)
+			}
+		}
+	}
+	return nil
+}
+
+func ref(text string) *string { return &text }
+
+// Addr is the address that clients bootstrap from, HOST:PORT.
+func (b *Broker) Addr() string { return b.addr }
+
+// Stop writes what is open and ends the broker.
+func (b *Broker) Stop() { b.cluster.Close() }
+
+// logger hands kfake's messages on; below warnings they are of no interest to an operator.
+type logger struct{ log *slog.Logger }
+
+func (l logger) Logf(level kfake.LogLevel, format string, args ...any) {
+	message := strings.TrimSpace(fmt.Sprintf(format, args...))
+	switch level {
+	case kfake.LogLevelError:
+		l.log.Error("kafka: " + message)
+	case kfake.LogLevelWarn:
+		l.log.Warn("kafka: " + message)
+	default:
+		l.log.Debug("kafka: " + message)
+	}
+}
