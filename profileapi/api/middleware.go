@@ -1,0 +1,167 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"spillway.dev/profileapi/account"
+	"spillway.dev/profileapi/insight"
+	"spillway.dev/profileapi/profile"
+)
+
+const (
+	// maxBody is the largest request body, in bytes: 500 ids, or the longest link many times over.
+	maxBody = 64 << 10
+	// requestTime is how long an operation may take before it is given up.
+	requestTime = 15 * time.Second
+)
+
+// measure counts and times each operation.
+func (a *API) measure(ctx huma.Context, next func(huma.Context)) {
+	began := time.Now()
+	next(ctx)
+	operation := ctx.Operation().OperationID
+	a.duration.WithLabelValues(operation).Observe(time.Since(began).Seconds())
+	a.requests.WithLabelValues(operation, statusClass(ctx.Status())).Inc()
+}
+
+// bound limits how long an operation takes and says that its answer is for one reader only.
+func (a *API) bound(ctx huma.Context, next func(huma.Context)) {
+	limited, cancel := context.WithTimeout(ctx.Context(), requestTime)
+	defer cancel()
+	ctx.SetHeader("Cache-Control", "private, no-cache")
+	next(huma.WithContext(ctx, limited))
+}
+
+type identityKey struct{}
+
+// who returns the identity that authenticate found.
+func who(ctx context.Context) account.Identity {
+	identity, ok := ctx.Value(identityKey{}).(account.Identity)
+	if !ok {
+		panic("BUG: an operation without authentication asked who is asking")
+	}
+	return identity
+}
+
+// needs is an operation's security: a token with the scope.
+func needs(scope account.Scope) []map[string][]string {
+	return []map[string][]string{{"token": {string(scope)}}}
+}
+
+// authenticate lets a request pass that has a token with the scope that its operation needs.
+func (a *API) authenticate(ctx huma.Context, next func(huma.Context)) {
+	security := ctx.Operation().Security
+	if len(security) == 0 {
+		panic("BUG: operation " + ctx.Operation().OperationID + " does not say who may use it")
+	}
+	refuse := func(status int, challenge, detail string) {
+		ctx.SetHeader("WWW-Authenticate", `Bearer realm="spillway"`+challenge)
+		huma.WriteErr(a.huma, ctx, status, detail)
+	}
+	scheme, secret, _ := strings.Cut(ctx.Header("Authorization"), " ")
+	if !strings.EqualFold(scheme, "bearer") || secret == "" {
+		refuse(http.StatusUnauthorized, "", "send a token: 'Authorization: Bearer sw_...'")
+		return
+	}
+	identity, err := a.accounts.Authenticate(ctx.Context(), strings.TrimSpace(secret))
+	switch {
+	case errors.Is(err, account.ErrUnknownToken):
+		refuse(http.StatusUnauthorized, `, error="invalid_token"`, "this token is unknown, expired or revoked")
+		return
+	case err != nil:
+		failure := a.translate(ctx.Operation().OperationID, err)
+		if headers, ok := failure.(huma.HeadersError); ok {
+			for name, values := range headers.GetHeaders() {
+				ctx.SetHeader(name, values[0])
+			}
+		}
+		var status huma.StatusError
+		errors.As(failure, &status)
+		huma.WriteErr(a.huma, ctx, status.GetStatus(), status.Error())
+		return
+	}
+	for _, scope := range security[0]["token"] {
+		if !identity.May(account.Scope(scope)) {
+			refuse(http.StatusForbidden, `, error="insufficient_scope", scope="`+scope+`"`, "this needs a token with scope "+scope)
+			return
+		}
+	}
+	next(huma.WithValue(ctx, identityKey{}, identity))
+}
+
+// register adds an operation whose errors are translated.
+func register[I, O any](a *API, operation huma.Operation, handler func(context.Context, *I) (*O, error)) {
+	operation.MaxBodyBytes = maxBody
+	operation.Errors = append(operation.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity,
+		http.StatusInternalServerError, http.StatusServiceUnavailable)
+	if operation.Method == http.MethodPost || operation.Method == http.MethodPatch || operation.Method == http.MethodPut {
+		operation.Errors = append(operation.Errors, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
+	}
+	huma.Register(a.huma, operation, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handler(ctx, in)
+		if err != nil {
+			return nil, a.translate(operation.OperationID, err)
+		}
+		return out, nil
+	})
+}
+
+// translate turns an error of the rooms below into what the client is told. What the client cannot do anything about is logged and
+// not shown.
+func (a *API) translate(operation string, err error) error {
+	var status huma.StatusError
+	var invalid *profile.Invalid
+	switch {
+	case errors.As(err, &status):
+		return err
+	case errors.Is(err, profile.ErrNotFound), errors.Is(err, account.ErrNotFound):
+		return huma.Error404NotFound("your account has no such thing")
+	case errors.As(err, &invalid):
+		return huma.Error422UnprocessableEntity("validation failed",
+			&huma.ErrorDetail{Location: "body." + invalid.Field, Message: invalid.Message, Value: invalid.Value})
+	case errors.Is(err, profile.ErrHandleTaken):
+		return huma.Error409Conflict("this handle is taken; choose another")
+	case errors.Is(err, account.ErrEmailTaken):
+		return huma.Error409Conflict("an account with this address exists")
+	case errors.Is(err, profile.ErrTooMany):
+		return huma.Error409Conflict(fmt.Sprintf("limit reached: an account has at most %d profiles, a profile at most %d links", profile.MaxProfiles, profile.MaxLinks))
+	case errors.Is(err, profile.ErrChanged):
+		return huma.Error412PreconditionFailed("it was changed since the version in If-Match; read it again")
+	case errors.Is(err, insight.ErrTooManyBuckets):
+		return huma.Error422UnprocessableEntity(insight.ErrTooManyBuckets.Error())
+	case errors.Is(err, context.Canceled):
+		return huma.NewError(499, "the client went away")
+	case away(err):
+		a.log.Warn("the database is away", "operation", operation, "error", err)
+		return huma.ErrorWithHeaders(huma.Error503ServiceUnavailable("the database does not answer; try again in a moment"),
+			http.Header{"Retry-After": {"2"}})
+	}
+	a.log.Error("a request failed", "operation", operation, "error", err)
+	return huma.Error500InternalServerError("the server failed to answer; it is logged")
+}
+
+// away says whether err means that Postgres cannot be reached, or not now.
+func away(err error) bool {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return true
+	}
+	var connect *pgconn.ConnectError
+	var network net.Error
+	if errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err) {
+		return true
+	}
+	var e *pgconn.PgError
+	// Connection exceptions, insufficient resources, operator intervention (shutdown, starting up),
+	// and a table that is not there yet.
+	return errors.As(err, &e) && (e.Code == "42P01" || strings.HasPrefix(e.Code, "08") || strings.HasPrefix(e.Code, "53") || strings.HasPrefix(e.Code, "57P"))
+}

@@ -1,0 +1,169 @@
+// Package profileapi is the creators' service: accounts, profiles, links, the numbers that they earn, and the dashboard.
+package profileapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"spillway.dev/profileapi/account"
+	"spillway.dev/profileapi/api"
+	"spillway.dev/profileapi/dashboard"
+	"spillway.dev/profileapi/insight"
+	"spillway.dev/profileapi/profile"
+	"spillway.dev/schemas/postgres"
+	"spillway.dev/service/admin"
+	"spillway.dev/service/engines"
+)
+
+// Config of the service.
+type Config struct {
+	Listen      string   `name:"api-listen" env:"SPILLWAY_API_LISTEN" default:"127.0.0.1:8081" placeholder:"HOST:PORT" help:"Where creators reach the dashboard and the API."`
+	Public      string   `name:"public-url" env:"SPILLWAY_PUBLIC_URL" default:"http://127.0.0.1:8080" placeholder:"URL" help:"Base URL under which visitors reach pages and links."`
+	Visitors    []string `name:"own-addresses" env:"SPILLWAY_OWN_ADDRESSES" sep:"," placeholder:"HOST:PORT,..." help:"Further addresses under which the redirectors are reached. A link to a tracked link of ours is refused: it could lead in a circle."`
+	Demo        string   `name:"demo-profile" env:"SPILLWAY_DEMO_PROFILE" placeholder:"HANDLE" help:"Profile whose numbers the page at / shows to everybody. Empty: none."`
+	Connections int32    `name:"api-database-connections" env:"SPILLWAY_API_DATABASE_CONNECTIONS" default:"10" help:"Most connections to PostgreSQL."`
+}
+
+// Service is the creators' service.
+type Service struct {
+	config   Config
+	where    engines.Addresses
+	log      *slog.Logger
+	pool     *pgxpool.Pool
+	columnar driver.Conn
+	api      *api.API
+	page     *dashboard.Dashboard
+	listener net.Listener
+}
+
+// New checks the configuration and takes the address, so that a port in use is known before anything else starts. It waits for no
+// engine. metrics and health get what this service has to say.
+func New(ctx context.Context, config Config, where engines.Addresses, log *slog.Logger, metrics prometheus.Registerer, health *admin.Health) (_ *Service, err error) {
+	public, err := url.Parse(config.Public)
+	if err != nil || public.Host == "" || public.Scheme != "http" && public.Scheme != "https" || public.RawQuery != "" || public.Fragment != "" {
+		return nil, fmt.Errorf("public URL %q: use http://HOST or https://HOST (SPILLWAY_PUBLIC_URL)", config.Public)
+	}
+	for _, address := range config.Visitors {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return nil, fmt.Errorf("own address %q: use HOST:PORT (SPILLWAY_OWN_ADDRESSES)", address)
+		}
+	}
+	if config.Connections < 1 {
+		return nil, fmt.Errorf("%d connections to PostgreSQL: use at least 1 (SPILLWAY_API_DATABASE_CONNECTIONS)", config.Connections)
+	}
+	s := &Service{config: config, where: where, log: log}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	options, layout, err := where.ClickHouseOptions()
+	if err != nil {
+		return nil, err
+	}
+	if s.columnar, err = clickhouse.Open(options); err != nil {
+		return nil, fmt.Errorf("open ClickHouse: %w", err)
+	}
+	if s.pool, err = where.OpenPostgres(ctx, config.Connections); err != nil {
+		return nil, err
+	}
+	profiles := profile.NewStore(s.pool, profile.NewRules([]string{config.Public}, config.Visitors))
+	series := insight.NewSeries(s.columnar, layout)
+	if s.api, err = api.New(api.Options{
+		Pool: s.pool, Accounts: account.NewStore(s.pool), Profiles: profiles, Series: series, Public: config.Public, Log: log, Metrics: metrics,
+	}); err != nil {
+		return nil, err
+	}
+	if s.page, err = dashboard.New(config.Demo, config.Public, s.pool, profiles, series, log); err != nil {
+		return nil, err
+	}
+	s.api.Handle("GET /{$}", s.page)
+	if s.listener, err = net.Listen("tcp", config.Listen); err != nil {
+		return nil, fmt.Errorf("creators' address %s: %w: choose another (SPILLWAY_API_LISTEN)", config.Listen, err)
+	}
+	health.Add("postgres", s.pool.Ping)
+	return s, nil
+}
+
+// Address is where the service listens, with the port that the kernel chose.
+func (s *Service) Address() string { return s.listener.Addr().String() }
+
+// Run serves until ctx ends. Postgres may be away at first: requests are refused with 503 until its schema is in place.
+func (s *Service) Run(ctx context.Context) error {
+	defer s.close()
+	if s.config.Demo != "" {
+		s.api.Handle("GET /live", s.page.Live(ctx))
+	}
+	server := &http.Server{
+		Handler:           s.api,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       15 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(s.listener) }()
+	migrating, stopMigrating := context.WithCancel(ctx)
+	migrated := make(chan struct{})
+	go func() {
+		defer close(migrated)
+		s.migrate(migrating)
+	}()
+	defer func() { stopMigrating(); <-migrated }()
+
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve creators: %w", err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := server.Shutdown(stop); err != nil {
+		server.Close()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("stop serving creators: %w", err)
+		}
+	}
+	return nil
+}
+
+// migrate brings the schema of Postgres to the newest version, however long Postgres stays away.
+func (s *Service) migrate(ctx context.Context) {
+	for wait := 200 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		err := postgres.Migrate(ctx, s.where.Database)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		s.log.Warn("PostgreSQL's schema cannot be brought up to date yet", "error", err, "again_in", wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Service) close() {
+	if s.listener != nil {
+		s.listener.Close()
+	}
+	if s.pool != nil {
+		s.pool.Close()
+	}
+	if s.columnar != nil {
+		s.columnar.Close()
+	}
+}
