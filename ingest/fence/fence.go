@@ -1,0 +1,208 @@
+// Package fence decides who may write a partition's rows: whoever wrote the partition's term last.
+//
+// ClickHouse holds one term a partition, a random number. Every row carries its writer's term, and the table itself refuses rows
+// of another (the constraint "fence" in schemas/clickhouse). So
+//
+//   - a row is checked against the term when it is written: what an older owner sends after a new term was answered is refused;
+//   - what was checked before the new term is still in system.processes, and is waited for before the table is read.
+//
+// Between them nothing slips through: what the new owner reads is complete, and stays so but for its own rows.
+//
+// Terms are volatile: after ClickHouse started there are none, and without a term nothing passes. Whoever takes a partition then
+// must take into account that ClickHouse lost what was not yet on disk, and so must everyone after them until one of them has read
+// on to the end: such a term is odd, every other is even.
+package fence
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"spillway.dev/ingest/table"
+)
+
+// Term names one taking of one partition. It is never zero and never used twice.
+type Term uint64
+
+// Healing says that ClickHouse was started since somebody last read the partition to its end.
+func (t Term) Healing() bool { return t&1 == 1 }
+
+// ErrRefused is returned to who no longer holds a partition: somebody else took it.
+var ErrRefused = errors.New("somebody else took the partition")
+
+// ErrNoTerm is returned when the partition has no term at all: ClickHouse was started since it was taken.
+var ErrNoTerm = errors.New("the partition's term is gone: ClickHouse was started")
+
+// Fence takes partitions and asks who holds them.
+type Fence struct {
+	table *table.Table
+	// Linger is how long a running insert of another owner is waited for before it is killed.
+	linger time.Duration
+}
+
+// New returns the fence of a table. linger is how long another owner's insert may go on before it is killed; default 10 s.
+func New(t *table.Table, linger time.Duration) *Fence {
+	if linger <= 0 {
+		linger = 10 * time.Second
+	}
+	return &Fence{table: t, linger: linger}
+}
+
+// Take writes a new term for a partition and returns it once it was answered. healed is the caller's own last term if it was a
+// healing one under which the caller read to the end; zero otherwise.
+//
+// Whether the new term heals is decided inside the statement that writes it, from the term that it replaces. A term whose writing
+// was not answered is never used: the next attempt writes another.
+func (f *Fence) Take(ctx context.Context, partition int32, healed Term) (Term, error) {
+	fresh := even()
+	const statement = `INSERT INTO %s (partition, term)
+SELECT partition, if(before = 0 OR (bitTest(before, 0) AND before != %d), toUInt64(%d), toUInt64(%d)) AS term
+FROM (SELECT toUInt32(%d) AS partition, %s AS before)`
+	layout := f.table.Layout
+	err := f.table.Do(ctx, table.Insert{
+		Statement: fmt.Sprintf(statement, layout.Local("terms"), uint64(healed), uint64(fresh|1), uint64(fresh), partition, layout.CurrentTerm()),
+	})
+	if err != nil {
+		return 0, fmt.Errorf("write a term for partition %d: %w", partition, err)
+	}
+	now, err := f.current(ctx, partition)
+	switch {
+	case err != nil:
+		return 0, err
+	case now == 0:
+		return 0, fmt.Errorf("take partition %d: %w", partition, ErrNoTerm)
+	case now&^1 != fresh:
+		return 0, fmt.Errorf("take partition %d: %w", partition, ErrRefused)
+	}
+	return now, nil
+}
+
+// even returns a random term of the kind that does not heal.
+func even() Term {
+	for {
+		var b [8]byte
+		_, _ = rand.Read(b[:]) // never fails: it ends the program instead
+		if t := Term(binary.LittleEndian.Uint64(b[:])) &^ 1; t != 0 {
+			return t
+		}
+	}
+}
+
+// Check asks whether the partition's term is still this one.
+func (f *Fence) Check(ctx context.Context, partition int32, held Term) error {
+	now, err := f.current(ctx, partition)
+	switch {
+	case err != nil:
+		return err
+	case now == 0:
+		return ErrNoTerm
+	case now != held:
+		return ErrRefused
+	}
+	return nil
+}
+
+func (f *Fence) current(ctx context.Context, partition int32) (Term, error) {
+	question := fmt.Sprintf("SELECT %s AS term FROM (SELECT toUInt32(%d) AS partition)", f.table.Layout.CurrentTerm(), partition)
+	var term uint64
+	err := f.ask(ctx, question, func(scan func(...any) error) error { return scan(&term) })
+	if err != nil {
+		return 0, fmt.Errorf("read the term of partition %d: %w", partition, err)
+	}
+	return Term(term), nil
+}
+
+// Tag is what system.processes shows of an insert: whose it is.
+func (f *Fence) Tag(partition int32, term Term) string {
+	return fmt.Sprintf("%s%016x", f.prefix(partition), uint64(term))
+}
+
+func (f *Fence) prefix(partition int32) string {
+	return fmt.Sprintf("spillway insert %s/%d/", f.table.Layout.Database, partition)
+}
+
+// Wait returns when no insert into the partition that another owner began is running any more. One that lingers is killed. It
+// gives up when the term is no longer the partition's.
+func (f *Fence) Wait(ctx context.Context, partition int32, held Term) error {
+	pause, began, killed := 2*time.Millisecond, time.Now(), time.Time{}
+	for {
+		running, err := f.Running(ctx, partition, held)
+		if err != nil {
+			return err
+		}
+		if len(running) == 0 {
+			return nil
+		}
+		if err := f.Check(ctx, partition, held); err != nil {
+			return err
+		}
+		if time.Since(began) > f.linger && time.Since(killed) > f.linger {
+			for _, tag := range running {
+				if err := f.kill(ctx, tag); err != nil {
+					return err
+				}
+			}
+			killed = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, 250*time.Millisecond)
+	}
+}
+
+// Running returns the tags of the inserts into the partition that run now, but those under the given term. On a cluster every
+// replica is asked; one that does not answer is an error, because its inserts could still appear.
+func (f *Fence) Running(ctx context.Context, partition int32, but Term) ([]string, error) {
+	question := fmt.Sprintf("SELECT DISTINCT Settings['log_comment'] AS tag FROM %s WHERE startsWith(tag, '%s') AND tag != '%s'",
+		f.processes(), f.prefix(partition), f.Tag(partition, but))
+	var tags []string
+	err := f.ask(ctx, question, func(scan func(...any) error) error {
+		var tag string
+		if err := scan(&tag); err != nil {
+			return err
+		}
+		tags = append(tags, tag)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for running inserts into partition %d: %w", partition, err)
+	}
+	return tags, nil
+}
+
+func (f *Fence) processes() string {
+	if f.table.Layout.Cluster == "" {
+		return "system.processes"
+	}
+	return fmt.Sprintf("clusterAllReplicas('%s', system.processes)", f.table.Layout.Cluster)
+}
+
+func (f *Fence) kill(ctx context.Context, tag string) error {
+	statement := "KILL QUERY " + f.table.Layout.OnCluster() + " WHERE Settings['log_comment'] = '" + strings.ReplaceAll(tag, "'", "") + "' ASYNC"
+	err := f.ask(ctx, statement, func(func(...any) error) error { return nil })
+	if err != nil {
+		return fmt.Errorf("kill an insert that lingers: %w", err)
+	}
+	return nil
+}
+
+func (f *Fence) ask(ctx context.Context, question string, row func(scan func(...any) error) error) error {
+	rows, err := f.table.Query(ctx, question)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}

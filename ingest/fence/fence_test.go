@@ -1,0 +1,140 @@
+package fence_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"spillway.dev/ingest/fence"
+	"spillway.dev/ingest/internal/tabletest"
+	"spillway.dev/ingest/table"
+)
+
+// insert writes one row under a term.
+func insert(t *table.Table, f *fence.Fence, partition int32, term fence.Term, sequence int) error {
+	return t.Do(context.Background(), table.Insert{
+		Statement: fmt.Sprintf("INSERT INTO %s (stream, partition, sequence, term, date) SELECT 1, %d, %d, %d, '2026-01-01'",
+			t.Layout.Local("events"), partition, sequence, uint64(term)),
+		Tag: f.Tag(partition, term),
+	})
+}
+
+func refused(err error) bool {
+	e, ok := errors.AsType[*table.Exception](err)
+	return ok && e.Code == table.ViolatedConstraint
+}
+
+func TestOnlyTheNewestTermWrites(t *testing.T) {
+	tbl := tabletest.Open(t)
+	f := fence.New(tbl, 0)
+	ctx := t.Context()
+	require.True(t, refused(insert(tbl, f, 0, 12, 1)), "without a term nothing passes")
+	require.ErrorIs(t, f.Check(ctx, 0, 12), fence.ErrNoTerm)
+
+	first, err := f.Take(ctx, 0, 0)
+	require.NoError(t, err)
+	require.True(t, first.Healing(), "who finds no term heals")
+	require.NoError(t, insert(tbl, f, 0, first, 1))
+	require.NoError(t, f.Check(ctx, 0, first))
+
+	second, err := f.Take(ctx, 0, 0)
+	require.NoError(t, err)
+	require.True(t, second.Healing(), "and so does who follows before it was healed")
+	require.True(t, refused(insert(tbl, f, 0, first, 2)))
+	require.ErrorIs(t, f.Check(ctx, 0, first), fence.ErrRefused)
+	require.NoError(t, insert(tbl, f, 0, second, 2))
+
+	third, err := f.Take(ctx, 0, first)
+	require.NoError(t, err)
+	require.True(t, third.Healing(), "the healing of one that is no longer there does not count")
+	fourth, err := f.Take(ctx, 0, third)
+	require.NoError(t, err)
+	require.False(t, fourth.Healing())
+	fifth, err := f.Take(ctx, 0, 0)
+	require.NoError(t, err)
+	require.False(t, fifth.Healing())
+	require.NoError(t, insert(tbl, f, 0, fifth, 3))
+
+	other, err := f.Take(ctx, 1, 0)
+	require.NoError(t, err)
+	require.True(t, other.Healing(), "each partition by itself")
+	require.NoError(t, f.Check(ctx, 0, fifth))
+	require.EqualValues(t, 3, tabletest.Number(t, tbl, "SELECT count() FROM events"))
+}
+
+// slow is an insert that runs for a while after it has passed the check.
+func slow(tbl *table.Table, f *fence.Fence, term fence.Term, seconds float64) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		done <- tbl.Do(context.Background(), table.Insert{
+			Statement: fmt.Sprintf("INSERT INTO %s (stream, partition, sequence, term, date) SELECT 1, 0, number + 1, %d, '2026-01-01' FROM numbers(10) WHERE sleepEachRow(%v) = 0 SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 0",
+				tbl.Layout.Local("events"), uint64(term), seconds/10),
+			Tag: f.Tag(0, term),
+		})
+	}()
+	return done
+}
+
+func running(t *testing.T, f *fence.Fence) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		tags, err := f.Running(t.Context(), 0, 0)
+		require.NoError(t, err)
+		return len(tags) == 1
+	}, 10*time.Second, time.Millisecond)
+}
+
+func TestWaitReturnsWhenWhatWasCheckedBeforeHasEnded(t *testing.T) {
+	tbl := tabletest.Open(t)
+	f := fence.New(tbl, 0)
+	first, err := f.Take(t.Context(), 0, 0)
+	require.NoError(t, err)
+	done := slow(tbl, f, first, 1)
+	running(t, f)
+	second, err := f.Take(t.Context(), 0, 0)
+	require.NoError(t, err)
+	began := time.Now()
+	require.NoError(t, f.Wait(t.Context(), 0, second))
+	there := tabletest.Number(t, tbl, "SELECT count() FROM events")
+	took := time.Since(began)
+	err = <-done
+	require.Greater(t, took, 100*time.Millisecond, "it has waited")
+	time.Sleep(100 * time.Millisecond)
+	require.Equal(t, there, tabletest.Number(t, tbl, "SELECT count() FROM events"), "nothing of the older insert appears any more: %v", err)
+}
+
+func TestWaitKillsWhatLingers(t *testing.T) {
+	tbl := tabletest.Open(t)
+	f := fence.New(tbl, 200*time.Millisecond)
+	first, err := f.Take(t.Context(), 0, 0)
+	require.NoError(t, err)
+	done := slow(tbl, f, first, 60)
+	running(t, f)
+	second, err := f.Take(t.Context(), 0, 0)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	require.NoError(t, f.Wait(ctx, 0, second))
+	there := tabletest.Number(t, tbl, "SELECT count() FROM events")
+	require.Error(t, <-done)
+	require.Equal(t, there, tabletest.Number(t, tbl, "SELECT count() FROM events"))
+}
+
+func TestWaitGivesUpWhenThePartitionWasTaken(t *testing.T) {
+	tbl := tabletest.Open(t)
+	f := fence.New(tbl, 0)
+	first, err := f.Take(t.Context(), 0, 0)
+	require.NoError(t, err)
+	done := slow(tbl, f, first, 2)
+	running(t, f)
+	second, err := f.Take(t.Context(), 0, 0)
+	require.NoError(t, err)
+	_, err = f.Take(t.Context(), 0, 0)
+	require.NoError(t, err)
+	require.ErrorIs(t, f.Wait(t.Context(), 0, second), fence.ErrRefused)
+	<-done
+}
