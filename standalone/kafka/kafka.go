@@ -14,13 +14,14 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"spillway.dev/standalone/port"
 )
 
 // Config says where the broker keeps its log and what it serves.
@@ -60,20 +61,20 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Broker, error) {
 	if cfg.RetentionBytes == 0 {
 		cfg.RetentionBytes = 256 << 20
 	}
-	host, port, err := net.SplitHostPort(cfg.Listen)
+	host, number, err := net.SplitHostPort(cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("Kafka's address %q is not HOST:PORT: %w", cfg.Listen, err)
 	}
-	number, err := strconv.Atoi(port)
+	wanted, err := strconv.Atoi(number)
 	if err != nil {
-		return nil, fmt.Errorf("Kafka's port %q is no number: %w", port, err)
+		return nil, fmt.Errorf("Kafka's port %q is no number: %w", number, err)
 	}
 	if host != "127.0.0.1" && host != "localhost" {
 		return nil, fmt.Errorf("the embedded Kafka has no passwords and serves 127.0.0.1 only, not %s: set KAFKA_BROKERS to use another broker", host)
 	}
 	options := []kfake.Opt{
 		kfake.NumBrokers(1),
-		kfake.Ports(number),
+		kfake.Ports(wanted),
 		kfake.ClusterID("spillway"),
 		kfake.DataDir(cfg.Data),
 		kfake.DefaultNumPartitions(cfg.Partitions),
@@ -89,8 +90,9 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Broker, error) {
 	}
 	cluster, err := kfake.NewCluster(options...)
 	if err != nil {
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, fmt.Errorf("port %s is taken, perhaps by another Spillway or a Kafka broker: stop it, or choose another port with --kafka-listen or SPILLWAY_KAFKA_LISTEN", port)
+		var bind *net.OpError
+		if errors.As(err, &bind) {
+			return nil, port.Cure{What: "Kafka", Flag: "--kafka-listen", Env: "SPILLWAY_KAFKA_LISTEN"}.Explain(cfg.Listen, err)
 		}
 		return nil, fmt.Errorf("start Kafka: %w", err)
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"spillway.dev/standalone/port"
 	"spillway.dev/standalone/supervise"
 )
 
@@ -205,7 +206,7 @@ func (c *cluster) start(ctx context.Context, port string) (*Server, error) {
 			Path: c.program("postgres"), Args: args, Env: environment(), Dir: "/", Credential: c.account.credential,
 			// Killed outright, the postmaster would leave its processes behind for a moment.
 			DeathSignal: syscall.SIGQUIT,
-			Errors:      func(line string) { c.log.Info("postgres: " + line) },
+			Errors:      c.say,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("start PostgreSQL: %w", err)
@@ -221,6 +222,16 @@ func (c *cluster) start(ctx context.Context, port string) (*Server, error) {
 		}
 		return nil, err
 	}
+}
+
+// say hands on what the server writes to its log. What concerns one client's statement is that client's; FATAL at the start only
+// says that it asked too early.
+func (c *cluster) say(line string) {
+	level := slog.LevelDebug
+	if strings.Contains(line, " PANIC: ") || strings.Contains(line, " WARNING: ") || strings.Contains(line, " FATAL: ") && !strings.Contains(line, "is starting up") {
+		level = slog.LevelWarn
+	}
+	c.log.Log(context.Background(), level, line)
 }
 
 // again says whether another attempt may succeed: a port chosen by the kernel was taken meanwhile, or an older server on this
@@ -252,7 +263,7 @@ func (c *cluster) await(ctx context.Context, s *Server, port string, deadline ti
 		case <-s.Done():
 			for _, line := range s.child.LastLines() {
 				if strings.Contains(line, "Address already in use") {
-					return fmt.Errorf("port %s is taken, perhaps by another Spillway or a PostgreSQL: stop it, or choose another port with --postgres-listen or SPILLWAY_POSTGRES_LISTEN", port)
+					return cure.Explain("127.0.0.1:"+port, syscall.EADDRINUSE)
 				}
 			}
 			return fmt.Errorf("PostgreSQL did not start: %s", s.Reason())
@@ -303,14 +314,13 @@ func (c *cluster) forget() {
 	}
 }
 
+var cure = port.Cure{What: "PostgreSQL", Flag: "--postgres-listen", Env: "SPILLWAY_POSTGRES_LISTEN"}
+
 // choose picks a free port for "0", and says who may have a fixed one.
-func choose(port string) (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:"+port)
+func choose(number string) (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:"+number)
 	if err != nil {
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return "", fmt.Errorf("port %s is taken, perhaps by another Spillway or a PostgreSQL: stop it, or choose another port with --postgres-listen or SPILLWAY_POSTGRES_LISTEN", port)
-		}
-		return "", fmt.Errorf("PostgreSQL's port %s: %w", port, err)
+		return "", cure.Explain("127.0.0.1:"+number, err)
 	}
 	defer listener.Close()
 	_, chosen, err := net.SplitHostPort(listener.Addr().String())

@@ -49,7 +49,7 @@ type Child struct {
 }
 
 // lastLines is how many lines of standard error are kept, to tell why a child died.
-const lastLines = 20
+const lastLines = 200
 
 // Start runs the command. The child is waited for on a goroutine of its own, which keeps an operating system thread to
 // itself: the kernel sends the death signal when the thread ends that forked, not the process.
@@ -166,14 +166,24 @@ func (c *Child) Done() <-chan struct{} { return c.done }
 // Err says how the child ended: nil for exit status 0. Valid once Done is closed.
 func (c *Child) Err() error { return c.err }
 
-// Reason is why the child ended, in one line: how, and what it last said.
+// Reason is why the child ended, in one line: how, and what it last said. Of a Go program that panicked it is the panic,
+// not the end of the stack; of a Spillway command it is the command's own line alone.
 func (c *Child) Reason() string {
 	how := "exit status 0"
 	if c.err != nil {
 		how = c.err.Error()
 	}
-	if last := c.LastLines(); len(last) > 0 {
-		return fmt.Sprintf("%s: %s", how, last[len(last)-1])
+	last := c.LastLines()
+	for i := len(last) - 1; i >= 0; i-- {
+		if own, ok := strings.CutPrefix(last[i], "spillway: "); ok {
+			return own
+		}
+		if strings.HasPrefix(last[i], "panic: ") || strings.HasPrefix(last[i], "fatal error: ") {
+			return how + ": " + last[i]
+		}
+	}
+	if len(last) > 0 {
+		return how + ": " + last[len(last)-1]
 	}
 	return how
 }

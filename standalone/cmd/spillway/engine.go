@@ -2,20 +2,19 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"syscall"
 	"time"
 
 	"spillway.dev/standalone/clickhouse"
 	"spillway.dev/standalone/datadir"
 	"spillway.dev/standalone/engines"
 	"spillway.dev/standalone/kafka"
+	"spillway.dev/standalone/port"
 	"spillway.dev/standalone/postgres"
 )
 
@@ -66,11 +65,13 @@ func ready(url string) error {
 	return nil
 }
 
-func engineLog() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, nil)) }
+func engineLog() *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
 
 type clickHouseCommand struct {
 	engineFlags
-	Listen   string `default:"127.0.0.1:18123" help:"Address to serve. Port 0: any free one."`
+	Listen   string `aliases:"clickhouse-listen" env:"SPILLWAY_CLICKHOUSE_LISTEN" default:"127.0.0.1:18123" help:"Address to serve. Port 0: any free one."`
 	Database string `default:"spillway" help:"Database to create."`
 }
 
@@ -86,10 +87,7 @@ func (c *clickHouseCommand) Run(ctx context.Context) error {
 	defer c.close(dir)
 	listener, err := net.Listen("tcp", c.Listen)
 	if err != nil {
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return fmt.Errorf("%s is taken, perhaps by another Spillway: stop it, or choose another address with --clickhouse-listen or SPILLWAY_CLICKHOUSE_LISTEN", c.Listen)
-		}
-		return fmt.Errorf("ClickHouse's address: %w", err)
+		return port.Cure{What: "ClickHouse", Flag: "--clickhouse-listen", Env: "SPILLWAY_CLICKHOUSE_LISTEN"}.Explain(c.Listen, err)
 	}
 	log := engineLog()
 	engine, err := clickhouse.Open(clickhouse.Config{Library: files.LibCHDB, Data: dir.Path, Database: c.Database}, log)
@@ -126,7 +124,7 @@ func (c *clickHouseCommand) Run(ctx context.Context) error {
 
 type postgresCommand struct {
 	engineFlags
-	Listen   string `default:"127.0.0.1:15432" help:"Address to serve. Port 0: any free one."`
+	Listen   string `aliases:"postgres-listen" env:"SPILLWAY_POSTGRES_LISTEN" default:"127.0.0.1:15432" help:"Address to serve. Port 0: any free one."`
 	Database string `default:"spillway" help:"Database to create, and the role that owns it."`
 	User     string `env:"SPILLWAY_POSTGRES_USER" help:"User to run the server as, if this is root. Default: the cluster's owner, else postgres, else nobody."`
 }
@@ -161,7 +159,7 @@ func (c *postgresCommand) Run(ctx context.Context) error {
 
 type kafkaCommand struct {
 	engineFlags
-	Listen         string        `default:"127.0.0.1:19092" help:"Address to serve. Port 0: any free one."`
+	Listen         string        `aliases:"kafka-listen" env:"SPILLWAY_KAFKA_LISTEN" default:"127.0.0.1:19092" help:"Address to serve. Port 0: any free one."`
 	Topic          string        `default:"spillway.events" env:"SPILLWAY_TOPIC" help:"Topic to create."`
 	Partitions     int           `default:"4" env:"SPILLWAY_KAFKA_PARTITIONS" help:"Partitions of a topic that is created."`
 	Retention      time.Duration `default:"168h" env:"SPILLWAY_KAFKA_RETENTION" help:"For how long records are kept."`
