@@ -1,0 +1,201 @@
+package directory
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+const (
+	loaders   = 4   // queries at once
+	batch     = 256 // names in a query
+	refreshed = 512 // names in a query that loads again
+	probe     = 500 * time.Millisecond
+)
+
+// call is one load of one name, shared by all who ask for it.
+type call struct {
+	key  key
+	hash uint64
+	done chan struct{}
+
+	// Set before done is closed.
+	entry *entry
+	err   error
+
+	// overtaken says that the name was announced as changed while it was being loaded. The directory's mu guards it.
+	overtaken bool
+}
+
+// load returns what PostgreSQL knows about a name.
+func (d *Directory) load(k key, hash uint64) (*entry, error) {
+	c, e, err := d.join(k, hash)
+	if c == nil {
+		return e, err
+	}
+	timer := time.NewTimer(d.o.LoadTimeout)
+	defer timer.Stop()
+	select {
+	case <-c.done:
+		return c.entry, c.err
+	case <-timer.C:
+		d.metrics.timeouts.Inc()
+		return nil, ErrAway
+	}
+}
+
+// join returns the call to wait for, or, if there is none, what has become known in the meantime.
+func (d *Directory) join(k key, hash uint64) (*call, *entry, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if e := d.knownLocked(k, hash); e != nil {
+		return nil, e, nil
+	}
+	if d.unknown.has(hash) {
+		return nil, nil, ErrUnknown
+	}
+	if c := d.calls[k]; c != nil {
+		d.metrics.joined.Inc()
+		return c, nil, nil
+	}
+	now := time.Now()
+	switch {
+	case d.closed:
+		return nil, nil, ErrAway
+	case d.away && now.Before(d.retryAt):
+		d.metrics.refusedAway.Inc()
+		return nil, nil, ErrAway
+	case len(d.calls) >= d.o.MaxLoads:
+		d.metrics.refusedFull.Inc()
+		return nil, nil, ErrAway
+	}
+	if d.away { // this one tries whether it is back; the others wait for its answer, not for their own
+		d.retryAt = now.Add(probe)
+	}
+	c := &call{key: k, hash: hash, done: make(chan struct{})}
+	d.calls[k] = c
+	d.queue = append(d.queue, c)
+	if d.loaders < loaders {
+		d.loaders++
+		d.running.Go(d.loader)
+	}
+	return c, nil, nil
+}
+
+// knownLocked returns the entry of a name, from wherever it is.
+func (d *Directory) knownLocked(k key, hash uint64) *entry {
+	if e := d.held.get(hash); e != nil && e.key == k {
+		return e
+	}
+	if e, ok := d.cache.Get(hash); ok && e.key == k {
+		return e
+	}
+	return nil
+}
+
+// loader loads what is queued until there is nothing.
+func (d *Directory) loader() {
+	for {
+		calls := d.take()
+		if calls == nil {
+			return
+		}
+		keys := make([]key, len(calls))
+		for i, c := range calls {
+			keys[i] = c.key
+		}
+		ctx, cancel := context.WithTimeout(d.stopping, d.o.LoadTimeout)
+		began := time.Now()
+		values, err := d.query(ctx, keys)
+		cancel()
+		d.metrics.loadSeconds.Observe(time.Since(began).Seconds())
+		d.settle(calls, values, err)
+	}
+}
+
+func (d *Directory) take() []*call {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := min(len(d.queue), batch)
+	if n == 0 {
+		d.loaders--
+		return nil
+	}
+	calls := slices.Clone(d.queue[:n])
+	d.queue = slices.Delete(d.queue, 0, n)
+	return calls
+}
+
+// settle makes the results of a query known and lets everybody go on who waits for them.
+func (d *Directory) settle(calls []*call, values map[key]*value, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		d.awayLocked(err)
+		// Those who wait would only find out the same, one query after another.
+		calls = append(calls, d.queue...)
+		d.queue = nil
+	} else {
+		d.backLocked()
+	}
+	for _, c := range calls {
+		delete(d.calls, c.key)
+		v := values[c.key]
+		switch {
+		case err != nil:
+			c.err = ErrAway
+		case v != nil:
+			c.entry = d.becomesKnownLocked(c.key, c.hash, v)
+			if c.overtaken {
+				d.changed[c.hash] = c.entry
+				d.wake()
+			}
+		default:
+			c.err = ErrUnknown
+			if !c.overtaken {
+				d.unknown.add(c.hash)
+			}
+		}
+		close(c.done)
+	}
+}
+
+func (d *Directory) becomesKnownLocked(k key, hash uint64, v *value) *entry {
+	if e := d.knownLocked(k, hash); e != nil { // its value may be newer
+		d.changed[hash] = e
+		d.wake()
+		return e
+	}
+	e := &entry{key: k, hash: hash}
+	e.value.Store(v)
+	e.use()
+	d.holdLocked(e)
+	d.unsaved.Store(true)
+	return e
+}
+
+func (d *Directory) awayLocked(err error) {
+	if d.closed {
+		return
+	}
+	d.metrics.failures.Inc()
+	if !d.away {
+		d.log.Warn("PostgreSQL does not answer; what is known is served, the rest is asked to come again", "error", err)
+	}
+	d.away = true
+	d.retryAt = time.Now().Add(probe)
+}
+
+func (d *Directory) backLocked() {
+	if d.away {
+		d.log.Info("PostgreSQL answers again")
+	}
+	d.away = false
+}
+
+func (d *Directory) wake() {
+	select {
+	case d.kick <- struct{}{}:
+	default:
+	}
+}

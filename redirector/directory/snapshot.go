@@ -1,0 +1,307 @@
+package directory
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"spillway.dev/redirector/page"
+)
+
+// A snapshot is one file:
+//
+//	magic    8 bytes   "SPILLDIR"
+//	version  4 bytes   little endian; a reader takes its own version only
+//	length   8 bytes   of the body
+//	crc      4 bytes   CRC-32C of the body
+//	body               records, one after another: a byte that says what it is (a kind, or 'd' for an own domain), then its
+//	                   fields in the order of the code below; numbers as varints, texts as their length and their bytes
+//
+// It is written to a file beside it, forced to the disk and renamed, so a reader finds an old one or a new one, and by the
+// checksum knows a broken one. It is a hint: whatever it says is loaded again as soon as PostgreSQL is there.
+const (
+	snapshotMagic   = "SPILLDIR"
+	snapshotVersion = 1
+	snapshotHeader  = len(snapshotMagic) + 4 + 8 + 4
+	domainRecord    = 'd'
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// save writes the snapshot if something changed since the last one.
+func (d *Directory) save() {
+	if d.o.Snapshot == "" || !d.unsaved.Swap(false) {
+		return
+	}
+	began := time.Now()
+	file, names := d.encode()
+	if err := replaceFile(d.o.Snapshot, file); err != nil {
+		d.unsaved.Store(true)
+		d.log.Warn("the snapshot of profiles and links could not be written", "error", err)
+		return
+	}
+	d.metrics.snapshotBytes.Set(float64(len(file)))
+	d.metrics.snapshotTime.SetToCurrentTime()
+	d.log.Debug("wrote the snapshot of profiles and links", "names", names, "bytes", len(file), "took", time.Since(began).Round(time.Millisecond))
+}
+
+// encode returns a snapshot within its bound: what visitors used since the last one before the rest.
+func (d *Directory) encode() (file []byte, names int) {
+	var used, rest []*entry
+	seen := map[*entry]struct{}{}
+	d.mu.RLock()
+	d.eachLocked(func(e *entry) {
+		if _, twice := seen[e]; twice {
+			return
+		}
+		seen[e] = struct{}{}
+		if e.used.Load()&usedSnapshot != 0 {
+			used = append(used, e)
+		} else {
+			rest = append(rest, e)
+		}
+	})
+	d.mu.RUnlock()
+
+	file = make([]byte, snapshotHeader)
+	for host := range *d.domains.Load() {
+		file = append(file, domainRecord)
+		file = appendText(file, host)
+	}
+	for _, some := range [][]*entry{used, rest} {
+		for _, e := range some {
+			e.used.And(^uint32(usedSnapshot))
+			before := len(file)
+			file = appendValue(file, e.value.Load())
+			if int64(len(file)) > d.o.SnapshotBytes {
+				file = file[:before]
+				continue
+			}
+			if len(file) > before {
+				names++
+			}
+		}
+	}
+	body := file[snapshotHeader:]
+	header := append(file[:0], snapshotMagic...)
+	header = binary.LittleEndian.AppendUint32(header, snapshotVersion)
+	header = binary.LittleEndian.AppendUint64(header, uint64(len(body)))
+	binary.LittleEndian.AppendUint32(header, crc32.Checksum(body, castagnoli))
+	return file, names
+}
+
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendValue(b []byte, v *value) []byte {
+	switch {
+	case v == nil: // what does not exist any more is not worth keeping
+	case v.link != nil:
+		r := v.link.row
+		b = append(b, byte(kindLink))
+		b = binary.AppendUvarint(b, r.id)
+		b = binary.AppendUvarint(b, r.profile)
+		for _, s := range [...]string{r.host, r.code, r.url, r.mode, r.utm[0], r.utm[1], r.utm[2], r.utm[3], r.utm[4], r.zone} {
+			b = appendText(b, s)
+		}
+	case v.profile != nil:
+		r := v.profile.row
+		b = append(b, byte(kindProfile))
+		b = binary.AppendUvarint(b, r.id)
+		b = binary.AppendUvarint(b, uint64(r.layout))
+		for _, s := range [...]string{r.handle, r.title, r.bio, r.zone, r.theme} {
+			b = appendText(b, s)
+		}
+		b = binary.AppendUvarint(b, uint64(len(r.links)))
+		for _, l := range r.links {
+			b = appendText(appendText(appendText(b, l.Host), l.Code), l.Title)
+		}
+	}
+	return b
+}
+
+// replaceFile puts content in place of the file at path, wholly or not at all.
+func replaceFile(path string, content []byte) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make the snapshot's directory: %w", err)
+	}
+	temporary := path + ".new" // one process writes it: the journal's lock is taken first
+	file, err := os.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("make snapshot: %w", err)
+	}
+	_, err = file.Write(content)
+	err = errors.Join(err, file.Sync(), file.Close())
+	if err == nil {
+		err = os.Rename(temporary, path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write snapshot: %w", err), os.Remove(temporary))
+	}
+	return nil
+}
+
+// restore makes known what the snapshot knew. A snapshot that cannot be read is left out with a line in the log.
+func (d *Directory) restore() {
+	if d.o.Snapshot == "" {
+		return
+	}
+	began := time.Now()
+	body, err := readSnapshot(d.o.Snapshot, d.o.SnapshotBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	names := 0
+	if err == nil {
+		if names, err = d.decode(body); err != nil {
+			d.cache.Clear()
+		}
+	}
+	if err != nil {
+		d.log.Warn("the snapshot of profiles and links is not used", "file", d.o.Snapshot, "error", err)
+		return
+	}
+	d.cache.Wait()
+	d.metrics.restored.Set(float64(names))
+	d.log.Info("knows profiles and links from the snapshot", "names", names, "took", time.Since(began).Round(time.Millisecond))
+}
+
+func readSnapshot(path string, limit int64) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open snapshot: %w", err)
+	}
+	defer file.Close()
+	b, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read snapshot: %w", err)
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("larger than %d bytes", limit)
+	}
+	return openSnapshot(b)
+}
+
+// openSnapshot checks a snapshot and returns its body.
+func openSnapshot(b []byte) ([]byte, error) {
+	if len(b) < snapshotHeader || string(b[:len(snapshotMagic)]) != snapshotMagic {
+		return nil, errors.New("not a snapshot")
+	}
+	header, body := b[len(snapshotMagic):snapshotHeader], b[snapshotHeader:]
+	if version := binary.LittleEndian.Uint32(header); version != snapshotVersion {
+		return nil, fmt.Errorf("version %d, not %d", version, snapshotVersion)
+	}
+	if length := binary.LittleEndian.Uint64(header[4:]); length != uint64(len(body)) {
+		return nil, fmt.Errorf("%d bytes, not %d", len(body), length)
+	}
+	if binary.LittleEndian.Uint32(header[12:]) != crc32.Checksum(body, castagnoli) {
+		return nil, errors.New("the checksum does not fit")
+	}
+	return body, nil
+}
+
+// decode makes a body's records known.
+func (d *Directory) decode(body []byte) (names int, err error) {
+	r := fieldReader{rest: body}
+	domains := map[string]string{}
+	for len(r.rest) > 0 && !r.broken {
+		switch what := r.byte(); what {
+		case domainRecord:
+			host := r.text()
+			domains[host] = host
+		case byte(kindLink):
+			row := r.link()
+			if !r.broken {
+				d.remember(key{kindLink, row.host, row.code}, &value{link: d.newLink(row)})
+				names++
+			}
+		case byte(kindProfile):
+			row := r.profile()
+			if !r.broken {
+				d.remember(key{kindProfile, "", row.handle}, &value{profile: d.newProfile(row)})
+				names++
+			}
+		default:
+			return names, fmt.Errorf("record of unknown kind %d", what)
+		}
+	}
+	if r.broken {
+		return names, errors.New("a record is cut short")
+	}
+	d.domains.Store(&domains)
+	return names, nil
+}
+
+// remember puts a value into the cache. Ristretto drops what comes too fast, so it is waited for.
+func (d *Directory) remember(k key, v *value) {
+	e := &entry{key: k, hash: d.hashOf(k)}
+	e.value.Store(v)
+	if !d.cache.Set(e.hash, e, v.cost()) {
+		d.cache.Wait()
+		d.cache.Set(e.hash, e, v.cost())
+	}
+}
+
+// fieldReader reads a record's fields; broken says that there was less than there should be.
+type fieldReader struct {
+	rest   []byte
+	broken bool
+}
+
+func (r *fieldReader) byte() byte {
+	if len(r.rest) == 0 {
+		r.broken = true
+		return 0
+	}
+	b := r.rest[0]
+	r.rest = r.rest[1:]
+	return b
+}
+
+func (r *fieldReader) number() uint64 {
+	n, size := binary.Uvarint(r.rest)
+	if size <= 0 {
+		r.broken, r.rest = true, nil
+		return 0
+	}
+	r.rest = r.rest[size:]
+	return n
+}
+
+func (r *fieldReader) text() string {
+	n := r.number()
+	if n > uint64(len(r.rest)) {
+		r.broken, r.rest = true, nil
+		return ""
+	}
+	s := string(r.rest[:n])
+	r.rest = r.rest[n:]
+	return s
+}
+
+func (r *fieldReader) link() linkRow {
+	row := linkRow{id: r.number(), profile: r.number()}
+	for _, s := range [...]*string{&row.host, &row.code, &row.url, &row.mode, &row.utm[0], &row.utm[1], &row.utm[2], &row.utm[3], &row.utm[4], &row.zone} {
+		*s = r.text()
+	}
+	return row
+}
+
+func (r *fieldReader) profile() profileRow {
+	row := profileRow{id: r.number(), layout: uint32(r.number())}
+	for _, s := range [...]*string{&row.handle, &row.title, &row.bio, &row.zone, &row.theme} {
+		*s = r.text()
+	}
+	for n := r.number(); n > 0 && !r.broken; n-- {
+		row.links = append(row.links, page.Link{Host: r.text(), Code: r.text(), Title: r.text()})
+	}
+	return row
+}
