@@ -49,7 +49,8 @@ type NewAccount struct {
 // body is the input or output of an operation that has only a body.
 type body[T any] struct{ Body T }
 
-type idPath struct {
+// IDPath is embedded in the input of what is about one thing.
+type IDPath struct {
 	ID string `path:"id" maxLength:"20" doc:"Decimal id."`
 }
 
@@ -100,7 +101,7 @@ func (a *API) registerAccounts() {
 	})
 
 	type tokens struct {
-		Tokens []Token `json:"tokens" nullable:"false"`
+		Items []Token `json:"items" nullable:"false"`
 	}
 	register(a, huma.Operation{
 		OperationID: "list-tokens", Method: http.MethodGet, Path: "/v1/tokens",
@@ -110,9 +111,9 @@ func (a *API) registerAccounts() {
 		if err != nil {
 			return nil, err
 		}
-		out := body[tokens]{tokens{Tokens: make([]Token, len(list))}}
+		out := body[tokens]{tokens{Items: make([]Token, len(list))}}
 		for i, t := range list {
-			out.Body.Tokens[i] = showToken(t)
+			out.Body.Items[i] = showToken(t)
 		}
 		return &out, nil
 	})
@@ -120,7 +121,7 @@ func (a *API) registerAccounts() {
 	register(a, huma.Operation{
 		OperationID: "revoke-token", Method: http.MethodDelete, Path: "/v1/tokens/{id}", DefaultStatus: http.StatusNoContent,
 		Summary: "Revoke a token", Tags: []string{"tokens"}, Security: needs(account.Admin), Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *idPath) (*struct{}, error) {
+	}, func(ctx context.Context, in *IDPath) (*struct{}, error) {
 		id, err := number(in.ID)
 		if err != nil {
 			return nil, err

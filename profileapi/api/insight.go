@@ -88,7 +88,7 @@ func definitions() map[string]string {
 }
 
 type insightsInput struct {
-	idPath
+	IDPath
 	From     string   `query:"from" maxLength:"40" doc:"Start of the series: RFC 3339 time, or a date in the time zone. Default: as many buckets before 'to' as make a day of hours, a month of days …"`
 	To       string   `query:"to" maxLength:"40" doc:"End of the series (excluded), as from. Default: now."`
 	Interval string   `query:"interval" enum:"quarter-hour,hour,day,week,month" default:"hour"`

@@ -59,17 +59,18 @@ type LinkOrder struct {
 	Links []string `json:"links" maxItems:"500" nullable:"false" doc:"The id of each link of the profile, once."`
 }
 
-// Links is a profile's links in the order of the page.
+// Links is all of a profile's links in the order of the page.
 type Links struct {
-	Links []Link `json:"links" nullable:"false"`
+	Items []Link `json:"items" nullable:"false"`
 }
 
-type linkPath struct {
-	idPath
+// LinkPath is embedded in the input of what is about one link.
+type LinkPath struct {
+	IDPath
 	Link string `path:"link" maxLength:"20" doc:"Decimal id of the link."`
 }
 
-func (p linkPath) numbers() (id, link int64, err error) {
+func (p LinkPath) numbers() (id, link int64, err error) {
 	if id, err = number(p.ID); err == nil {
 		link, err = number(p.Link)
 	}
@@ -86,9 +87,9 @@ func (a *API) linkPage(l profile.Link) *page[Link] {
 }
 
 func (a *API) showLinks(links []profile.Link) *body[Links] {
-	out := body[Links]{Links{Links: make([]Link, len(links))}}
+	out := body[Links]{Links{Items: make([]Link, len(links))}}
 	for i, l := range links {
-		out.Body.Links[i] = a.showLink(l)
+		out.Body.Items[i] = a.showLink(l)
 	}
 	return &out
 }
@@ -96,7 +97,7 @@ func (a *API) showLinks(links []profile.Link) *body[Links] {
 func (a *API) registerLinks() {
 	tags := []string{"links"}
 	type createInput struct {
-		idPath
+		IDPath
 		Body NewLink
 	}
 	register(a, huma.Operation{
@@ -118,7 +119,7 @@ func (a *API) registerLinks() {
 	register(a, huma.Operation{
 		OperationID: "list-links", Method: http.MethodGet, Path: "/v1/profiles/{id}/links",
 		Summary: "List a profile's links", Tags: tags, Security: needs(account.Read), Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *idPath) (*body[Links], error) {
+	}, func(ctx context.Context, in *IDPath) (*body[Links], error) {
 		id, err := number(in.ID)
 		if err != nil {
 			return nil, err
@@ -131,7 +132,7 @@ func (a *API) registerLinks() {
 	})
 
 	type orderInput struct {
-		idPath
+		IDPath
 		Body LinkOrder
 	}
 	register(a, huma.Operation{
@@ -156,8 +157,8 @@ func (a *API) registerLinks() {
 	})
 
 	type getInput struct {
-		linkPath
-		ifNoneMatch
+		LinkPath
+		NoneMatch
 	}
 	register(a, huma.Operation{
 		OperationID: "get-link", Method: http.MethodGet, Path: "/v1/profiles/{id}/links/{link}",
@@ -178,8 +179,8 @@ func (a *API) registerLinks() {
 	})
 
 	type patchInput struct {
-		linkPath
-		ifMatch
+		LinkPath
+		Match
 		Body LinkChange
 	}
 	register(a, huma.Operation{
@@ -201,8 +202,8 @@ func (a *API) registerLinks() {
 	})
 
 	type deleteInput struct {
-		linkPath
-		ifMatch
+		LinkPath
+		Match
 	}
 	register(a, huma.Operation{
 		OperationID: "delete-link", Method: http.MethodDelete, Path: "/v1/profiles/{id}/links/{link}", DefaultStatus: http.StatusNoContent,

@@ -50,8 +50,8 @@ type page[T any] struct {
 	Body T
 }
 
-// ifMatch is embedded in the input of what changes something.
-type ifMatch struct {
+// Match is embedded in the input of what changes something.
+type Match struct {
 	IfMatch string `header:"If-Match" doc:"Change it only if this is its version still (ETag)."`
 }
 
@@ -67,12 +67,12 @@ func versions(header string) []string {
 	return list
 }
 
-// ifNoneMatch is embedded in the input of what reads one thing.
-type ifNoneMatch struct {
+// NoneMatch is embedded in the input of what reads one thing.
+type NoneMatch struct {
 	IfNoneMatch string `header:"If-None-Match" doc:"Answer 304 if this is its version still (ETag)."`
 }
 
-func (h ifNoneMatch) unchanged(version string) error {
+func (h NoneMatch) unchanged(version string) error {
 	for _, v := range versions(h.IfNoneMatch) {
 		if v == version || v == "*" {
 			return huma.ErrorWithHeaders(huma.Status304NotModified(), http.Header{"Etag": {quoted(version)}})
@@ -111,8 +111,8 @@ func (a *API) registerProfiles() {
 		After string `query:"after" maxLength:"20" doc:"The next of the page before; absent: from the beginning."`
 	}
 	type list struct {
-		Profiles []Profile `json:"profiles" nullable:"false"`
-		Next     *string   `json:"next,omitempty" doc:"Send it as after to get the next page. Absent: this is the last."`
+		Items []Profile `json:"items" nullable:"false"`
+		Next  *string   `json:"next,omitempty" doc:"Send it as after to get the next page. Absent: this is the last."`
 	}
 	register(a, huma.Operation{
 		OperationID: "list-profiles", Method: http.MethodGet, Path: "/v1/profiles",
@@ -130,21 +130,21 @@ func (a *API) registerProfiles() {
 		if err != nil {
 			return nil, err
 		}
-		out := body[list]{list{Profiles: []Profile{}}}
+		out := body[list]{list{Items: []Profile{}}}
 		if len(profiles) > in.Limit {
 			profiles = profiles[:in.Limit]
 			next := formatted(profiles[in.Limit-1].ID)
 			out.Body.Next = &next
 		}
 		for _, p := range profiles {
-			out.Body.Profiles = append(out.Body.Profiles, a.showProfile(p))
+			out.Body.Items = append(out.Body.Items, a.showProfile(p))
 		}
 		return &out, nil
 	})
 
 	type getInput struct {
-		idPath
-		ifNoneMatch
+		IDPath
+		NoneMatch
 	}
 	register(a, huma.Operation{
 		OperationID: "get-profile", Method: http.MethodGet, Path: "/v1/profiles/{id}",
@@ -165,8 +165,8 @@ func (a *API) registerProfiles() {
 	})
 
 	type patchInput struct {
-		idPath
-		ifMatch
+		IDPath
+		Match
 		Body ProfileChange
 	}
 	register(a, huma.Operation{
@@ -186,8 +186,8 @@ func (a *API) registerProfiles() {
 	})
 
 	type deleteInput struct {
-		idPath
-		ifMatch
+		IDPath
+		Match
 	}
 	register(a, huma.Operation{
 		OperationID: "delete-profile", Method: http.MethodDelete, Path: "/v1/profiles/{id}", DefaultStatus: http.StatusNoContent,
