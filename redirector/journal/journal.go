@@ -54,17 +54,17 @@
 //
 // A record begins at a multiple of 8:
 //
-//	┌───────────┬───────────┬────────────────────┬────────────────────┬─────────────────────────────┬─────────┐
-//	│ commit  4 │ CRC-32C 4 │ segment number   8 │ k                8 │ payload                     │ padding │
-//	└───────────┴───────────┴────────────────────┴────────────────────┴─────────────────────────────┴─────────┘
+//		┌───────────┬───────────┬────────────────────┬────────────────────┬─────────────────────────────┬─────────┐
+//		│ commit  4 │ CRC-32C 4 │ segment number   8 │ k                8 │ payload                     │ padding │
+//		└───────────┴───────────┴────────────────────┴────────────────────┴─────────────────────────────┴─────────┘
 //
-//   - commit: length of the payload in bytes, stored last and atomically. A process killed before leaves no record; the bytes that
-//     a recycled file has here are sorted out by the next two fields.
-//   - CRC-32C over (the stream, segment number, k, payload). The stream is only in the checksum: nobody who writes into an event,
-//     and no other journal's file, can make a record that fits here.
-//   - segment number: a recycled file still holds its older use's records, whole and with good checksums; they carry another number.
-//   - k: the event's number within the stream. After an unreadable stretch it tells exactly which events were in it.
-//   - payload: the event, encoded as one element of the field `events` of an EventBatch; the shipper copies it as it is.
+//	  - commit: length of the payload in bytes, stored last and atomically. A process killed before leaves no record; the bytes that
+//	    a recycled file has here are sorted out by the next two fields.
+//	  - CRC-32C over (the stream, segment number, k, payload). The stream is only in the checksum: nobody who writes into an event,
+//	    and no other journal's file, can make a record that fits here.
+//	  - segment number: a recycled file still holds its older use's records, whole and with good checksums; they carry another number.
+//	  - k: the event's number within the stream. After an unreadable stretch it tells exactly which events were in it.
+//	  - payload: the event, encoded as one element of the field `events` of an EventBatch; the shipper copies it as it is.
 //
 // Appending goes on at the next page after each sync: a page that the disk is writing can make the next store into it wait.
 //

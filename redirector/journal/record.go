@@ -13,9 +13,10 @@ const (
 	alignment    = 8
 )
 
-// MaxEvent is the largest encoded event that is journaled, in bytes. It lies far below what a Kafka broker takes by default
-// (1 MB), so that a batch can always be split until it passes; and it bounds what a damaged length can claim.
-const MaxEvent = 256 << 10
+// MaxEvent is the largest encoded event that is journaled, in bytes; the fields that a visitor fills are cut far shorter. It lies
+// far below what a Kafka broker takes by default (1 MB), so that a batch can always be split until it passes; and it bounds what a
+// damaged length can claim.
+const MaxEvent = 32 << 10
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 

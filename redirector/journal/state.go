@@ -22,7 +22,7 @@ const (
 	slotSize    = 64 << 10
 	slotHeader  = 144
 	maxOrigin   = 128
-	maxRanges   = (slotSize - slotHeader - maxOrigin) / 16
+	maxRanges   = 1000 // what is announced each second must stay small
 )
 
 func stateName(stream uint64) string { return fmt.Sprintf("%016x%s", stream, stateSuffix) }
@@ -64,7 +64,7 @@ type Dropped struct {
 
 func (s *state) encode(stream, generation uint64) []byte {
 	origin := s.origin[:min(len(s.origin), maxOrigin)]
-	ranges := coarsen(s.unreadable, maxRanges)
+	ranges := s.unreadable
 	b := make([]byte, slotHeader+maxOrigin+16*len(ranges))
 	copy(b, stateMagic)
 	binary.LittleEndian.PutUint32(b[8:], version)

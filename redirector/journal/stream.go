@@ -147,7 +147,9 @@ func (s *Stream) Acknowledge(k uint64) {
 }
 
 // doneAt reports whether no event above k can be in the segment.
-func (g *segment) doneAt(k uint64) bool { return g.sealed.Load() && (g.own || g.read.Load()) && g.last.Load() <= k }
+func (g *segment) doneAt(k uint64) bool {
+	return g.sealed.Load() && (g.own || g.read.Load()) && g.last.Load() <= k
+}
 
 // Finish forgets the stream: all of it is acknowledged, and so is its final announcement. An error leaves files behind, which the next
 // start removes.
@@ -231,7 +233,7 @@ func (s *Stream) save(sync bool) error {
 // gap reports events that cannot be read. It is what a Reader found.
 func (s *Stream) gap(r Range) {
 	s.mu.Lock()
-	s.state.unreadable = addRange(s.state.unreadable, r)
+	s.state.unreadable = coarsen(addRange(s.state.unreadable, r), maxRanges)
 	s.dirty = true
 	s.mu.Unlock()
 	s.j.counters.unreadable.Add(r.Last - r.First + 1)

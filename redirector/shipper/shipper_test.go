@@ -1,0 +1,297 @@
+package shipper
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"spillway.dev/redirector/journal"
+	"spillway.dev/schemas/event"
+)
+
+const topic = "spillway.events"
+
+var lanes = event.Lanes{Partitions: 3, Run: 4}
+
+func click(i int) *event.Event {
+	return &event.Event{Kind: event.Kind_KIND_CLICK, Class: event.Class_CLASS_PERSON, ProfileId: 7, LinkId: uint64(i), UserAgent: "Mozilla/5.0", Host: "example.org"}
+}
+
+func cluster(t testing.TB, options ...kfake.Opt) *kfake.Cluster {
+	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(3, topic)}, options...)...)
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	return c
+}
+
+func openJournal(t testing.TB, dir string) *journal.Journal {
+	j, err := journal.Open(journal.Options{Dir: dir, Lanes: lanes, SegmentBytes: 64 << 10, MaxBytes: 8 << 20})
+	require.NoError(t, err)
+	t.Cleanup(func() { j.Close() })
+	return j
+}
+
+// start runs a shipper until stop is called, which waits for its end.
+func start(t testing.TB, j *journal.Journal, o Options) (stop func()) {
+	s, err := New(j, o)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			select {
+			case err := <-done:
+				require.NoError(t, err)
+			case <-time.After(20 * time.Second):
+				t.Error("the shipper does not stop")
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func options(c *kfake.Cluster) Options {
+	return Options{Brokers: c.ListenAddrs(), Topic: topic, AnnounceInterval: 50 * time.Millisecond, Linger: 5 * time.Millisecond, CloseTimeout: 5 * time.Second,
+		Logger: slog.New(slog.DiscardHandler)}
+}
+
+// log is what a consumer finds in the topic.
+type log struct {
+	events map[uint64]map[uint32]map[uint64][]byte // stream, partition, sequence
+	copies int
+	last   map[uint64]map[uint32]*event.Announcement // the newest one
+	early  int                                       // announcements that stand before an event that they speak of
+}
+
+func (l *log) count(stream uint64) (n int) {
+	for _, p := range l.events[stream] {
+		n += len(p)
+	}
+	return n
+}
+
+func consume(t testing.TB, c *kfake.Cluster) *log {
+	l := &log{events: map[uint64]map[uint32]map[uint64][]byte{}, last: map[uint64]map[uint32]*event.Announcement{}}
+	for _, r := range records(t, c) {
+		p := uint32(r.Partition)
+		b, err := event.ParseBatch(r.Value)
+		require.NoError(t, err)
+		if l.events[b.Stream] == nil {
+			l.events[b.Stream] = map[uint32]map[uint64][]byte{}
+			l.last[b.Stream] = map[uint32]*event.Announcement{}
+		}
+		if l.events[b.Stream][p] == nil {
+			l.events[b.Stream][p] = map[uint64][]byte{}
+		}
+		b.Events(func(sequence uint64, encoded []byte) bool {
+			l.copies++
+			if before, ok := l.events[b.Stream][p][sequence]; ok {
+				require.Equal(t, before, encoded, "one name, two events")
+			}
+			l.events[b.Stream][p][sequence] = append([]byte(nil), encoded...)
+			return true
+		})
+		if b.Announcement != nil {
+			var a event.Announcement
+			require.NoError(t, a.UnmarshalVT(b.Announcement))
+			l.last[b.Stream][p] = &a
+			if uint64(len(l.events[b.Stream][p])) < a.Journaled-unreadable(&a) {
+				l.early++
+			}
+		}
+	}
+	return l
+}
+
+func unreadable(a *event.Announcement) (n uint64) {
+	for _, r := range a.Unreadable {
+		n += r.Last - r.First + 1
+	}
+	return n
+}
+
+// records reads the whole topic.
+func records(t testing.TB, c *kfake.Cluster) []*kgo.Record {
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...), kgo.ConsumeTopics(topic), kgo.FetchMaxWait(50*time.Millisecond))
+	require.NoError(t, err)
+	defer client.Close()
+	ends := map[int32]int64{}
+	for _, p := range c.PartitionInfos(topic) {
+		if p.HighWatermark > p.LogStartOffset {
+			ends[p.Partition] = p.HighWatermark
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var all []*kgo.Record
+	for len(ends) > 0 {
+		fetches := client.PollFetches(ctx)
+		require.NoError(t, ctx.Err(), "cannot read the topic to its end")
+		fetches.EachRecord(func(r *kgo.Record) {
+			all = append(all, r)
+			if r.Offset+1 >= ends[r.Partition] {
+				delete(ends, r.Partition)
+			}
+		})
+	}
+	return all
+}
+
+// requireAll checks that the topic has exactly the events 1 … n of a stream, each in its place, and the final announcement.
+func requireAll(t testing.TB, l *log, stream uint64, n int, final bool) {
+	require.Equal(t, n, l.count(stream))
+	for k := uint64(1); k <= uint64(n); k++ {
+		p, sequence := lanes.Place(k)
+		encoded := l.events[stream][p][sequence]
+		require.NotNil(t, encoded, "event %d", k)
+		var e event.Event
+		require.NoError(t, e.UnmarshalVT(encoded))
+		require.Equal(t, k, e.LinkId, "the event's content is its number here")
+	}
+	for p := range lanes.Partitions {
+		a := l.last[stream][p]
+		require.NotNil(t, a, "no announcement in partition %d", p)
+		require.Equal(t, final, a.Final)
+		if final {
+			require.Equal(t, lanes.Last(p, uint64(n)), a.Journaled)
+		}
+		require.Equal(t, lanes.Partitions, a.Partitions)
+		require.Equal(t, lanes.Run, a.Run)
+		require.NotZero(t, a.BeganUs)
+		require.NotEmpty(t, a.Origin)
+	}
+}
+
+func appendAll(t testing.TB, j *journal.Journal, from, to int) {
+	for i := from; i <= to; i++ {
+		ok := false
+		for try := 0; !ok && try < 5000; try++ { // small segments: the next one may not be ready
+			if _, ok = j.Append(click(i)); !ok {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		require.True(t, ok, "dropped")
+	}
+}
+
+func TestEverythingArrivesInItsPlaceAndIsAnnounced(t *testing.T) {
+	c := cluster(t)
+	dir := t.TempDir()
+	j := openJournal(t, dir)
+	id := j.Live().ID()
+	registry := prometheus.NewRegistry()
+	o := options(c)
+	o.Registerer = registry
+	stop := start(t, j, o)
+	appendAll(t, j, 1, 5000)
+	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 5000 }, 5*time.Second, time.Millisecond)
+	problems, err := testutil.GatherAndLint(registry)
+	require.NoError(t, err)
+	require.Empty(t, problems)
+	stop()
+	l := consume(t, c)
+	requireAll(t, l, id, 5000, true)
+	require.Equal(t, 5000, l.copies, "nothing went wrong, so nothing was sent twice")
+	require.Zero(t, l.early, "announcements follow their events")
+	require.Empty(t, j.Streams(), "a stream that is shipped and announced is forgotten")
+	require.NoError(t, j.Close())
+	again := openJournal(t, dir)
+	require.Len(t, again.Streams(), 1)
+}
+
+func TestAClickOnAnIdleRedirectorIsSentAtOnce(t *testing.T) {
+	c := cluster(t)
+	j := openJournal(t, t.TempDir())
+	o := options(c)
+	o.Linger, o.AnnounceInterval = 200*time.Millisecond, time.Hour
+	start(t, j, o)
+	appendAll(t, j, 1, 1)
+	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 1 }, 5*time.Second, time.Millisecond)
+	time.Sleep(250 * time.Millisecond)
+	began := time.Now()
+	appendAll(t, j, 2, 2)
+	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 2 }, 5*time.Second, 200*time.Microsecond)
+	require.Less(t, time.Since(began), 150*time.Millisecond)
+}
+
+func TestTheBrokerMayBeAwayAtTheStart(t *testing.T) {
+	first := cluster(t)
+	addresses := first.ListenAddrs()
+	var port int
+	_, err := fmt.Sscanf(addresses[0], "127.0.0.1:%d", &port)
+	require.NoError(t, err)
+	o := options(first)
+	first.Close()
+	j := openJournal(t, t.TempDir())
+	id := j.Live().ID()
+	stop := start(t, j, o)
+	appendAll(t, j, 1, 500)
+	time.Sleep(300 * time.Millisecond)
+	require.Zero(t, j.Live().Acknowledged())
+	c := cluster(t, kfake.Ports(port))
+	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 500 }, 10*time.Second, 5*time.Millisecond)
+	appendAll(t, j, 501, 600)
+	stop()
+	requireAll(t, consume(t, c), id, 600, true)
+}
+
+func TestTheTopicMayBeMissingAtTheStart(t *testing.T) {
+	c, err := kfake.NewCluster(kfake.NumBrokers(1))
+	require.NoError(t, err)
+	defer c.Close()
+	j := openJournal(t, t.TempDir())
+	id := j.Live().ID()
+	stop := start(t, j, options(c))
+	appendAll(t, j, 1, 100)
+	time.Sleep(700 * time.Millisecond)
+	require.Zero(t, j.Live().Acknowledged())
+	require.NoError(t, c.CreateTopic(topic, 5, nil))
+	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 100 }, 15*time.Second, 5*time.Millisecond)
+	stop()
+	requireAll(t, consume(t, c), id, 100, true)
+}
+
+func TestWhatAnOlderStreamLeftIsShippedUnderItsOwnName(t *testing.T) {
+	c := cluster(t)
+	dir := t.TempDir()
+	var ids []uint64
+	for range 2 {
+		j := openJournal(t, dir)
+		ids = append(ids, j.Live().ID())
+		appendAll(t, j, 1, 1000)
+		require.NoError(t, j.Close())
+	}
+	j := openJournal(t, dir)
+	ids = append(ids, j.Live().ID())
+	stop := start(t, j, options(c))
+	appendAll(t, j, 1, 1000)
+	require.Eventually(t, func() bool { return len(j.Streams()) == 1 }, 5*time.Second, time.Millisecond)
+	stop()
+	l := consume(t, c)
+	for _, id := range ids {
+		requireAll(t, l, id, 1000, true)
+	}
+	require.Zero(t, l.early)
+}
+
+func TestOptionsThatMakeNoSenseAreRefusedWithTheCure(t *testing.T) {
+	j := openJournal(t, t.TempDir())
+	for _, o := range []Options{{}, {Brokers: []string{"x:1"}, BatchBytes: 1 << 30}, {Brokers: []string{"x:1"}, Compression: "rar"},
+		{Brokers: []string{"x:1"}, MaxInflight: 1}, {Brokers: []string{"x:1"}, Linger: -1}, {Brokers: []string{"x:y:z"}}} {
+		_, err := New(j, o)
+		require.Error(t, err, "%+v", o)
+	}
+}
