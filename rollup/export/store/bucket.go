@@ -1,0 +1,166 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+
+	"gocloud.dev/blob"
+	_ "gocloud.dev/blob/s3blob" // s3://
+	"gocloud.dev/gcerrors"
+)
+
+// Bucket is a store in an object store. Objects appear whole by nature, and CreateNew is a conditional PUT (If-None-Match: *),
+// which Amazon S3, Google's and Azure's stores, MinIO, Ceph and R2 have; CheckExclusive finds out.
+type Bucket struct {
+	bucket  *blob.Bucket
+	address string
+}
+
+// OpenBucket opens s3://bucket/prefix?options.
+func OpenBucket(ctx context.Context, u *url.URL) (*Bucket, error) {
+	if u.Host == "" {
+		return nil, fmt.Errorf("export to %q: write s3://BUCKET/PREFIX", u.Redacted())
+	}
+	prefix := strings.Trim(u.Path, "/")
+	open := *u
+	open.Path = ""
+	b, err := blob.OpenBucket(ctx, open.String())
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", u.Redacted(), err)
+	}
+	if prefix != "" {
+		b = blob.PrefixedBucket(b, prefix+"/")
+	}
+	return &Bucket{bucket: b, address: "s3://" + u.Host + strings.TrimSuffix("/"+prefix, "/")}, nil
+}
+
+// String is the bucket's address.
+func (b *Bucket) String() string { return b.address }
+
+// Close closes the connections.
+func (b *Bucket) Close() error { return b.bucket.Close() }
+
+// CheckExclusive makes a file twice: a store that does not know conditional writes overwrites it.
+func (b *Bucket) CheckExclusive(ctx context.Context) error {
+	probe := "probe-" + rand.Text()[:12]
+	if err := b.CreateNew(ctx, probe, []byte{}); err != nil {
+		return err
+	}
+	defer func() { _ = b.Remove(context.WithoutCancel(ctx), probe) }()
+	if err := b.CreateNew(ctx, probe, []byte{}); !errors.Is(err, ErrExists) {
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("%s does not honour If-None-Match, so two exporters could publish the same cut: use a store with conditional writes", b.address)
+	}
+	return nil
+}
+
+// Create begins a file, uploaded in parts while it is written.
+func (b *Bucket) Create(ctx context.Context, path string) (Writer, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	w, err := b.bucket.NewWriter(ctx, path, &blob.WriterOptions{ContentType: contentType(path), DisableContentTypeDetection: true})
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("write %s: %w", path, err)
+	}
+	return &objectWriter{path: path, writer: w, cancel: cancel}, nil
+}
+
+type objectWriter struct {
+	path   string
+	writer *blob.Writer
+	cancel context.CancelFunc
+}
+
+func (w *objectWriter) Write(p []byte) (int, error) { return w.writer.Write(p) }
+
+func (w *objectWriter) Commit() error {
+	defer w.cancel()
+	if err := w.writer.Close(); err != nil {
+		return fmt.Errorf("write %s: %w", w.path, err)
+	}
+	return nil
+}
+
+func (w *objectWriter) Abort() {
+	w.cancel() // before Close: a cancelled upload does not appear
+	_ = w.writer.Close()
+}
+
+// CreateNew makes a file if there is none.
+func (b *Bucket) CreateNew(ctx context.Context, path string, data []byte) error {
+	err := b.bucket.WriteAll(ctx, path, data, &blob.WriterOptions{ContentType: contentType(path), DisableContentTypeDetection: true, IfNotExist: true})
+	if gcerrors.Code(err) == gcerrors.FailedPrecondition {
+		return fmt.Errorf("%s %w", path, ErrExists)
+	}
+	if err != nil {
+		return fmt.Errorf("make %s: %w", path, err)
+	}
+	return nil
+}
+
+func contentType(path string) string {
+	switch {
+	case strings.HasSuffix(path, ".parquet"):
+		return "application/vnd.apache.parquet"
+	case strings.HasSuffix(path, ".json"), strings.HasSuffix(path, "_SUCCESS"):
+		return "application/json"
+	}
+	return "application/octet-stream"
+}
+
+func notFound(err error, doing, path string) error {
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		return fmt.Errorf("%s: %w", path, ErrNotFound)
+	}
+	return fmt.Errorf("%s %s: %w", doing, path, err)
+}
+
+// Read opens a file.
+func (b *Bucket) Read(ctx context.Context, path string) (io.ReadCloser, error) {
+	r, err := b.bucket.NewReader(ctx, path, nil)
+	if err != nil {
+		return nil, notFound(err, "read", path)
+	}
+	return r, nil
+}
+
+// Stat returns a file's size.
+func (b *Bucket) Stat(ctx context.Context, path string) (Object, error) {
+	a, err := b.bucket.Attributes(ctx, path)
+	if err != nil {
+		return Object{}, notFound(err, "look at", path)
+	}
+	return Object{Path: path, Size: a.Size, Time: a.ModTime}, nil
+}
+
+// List lists the files of a prefix.
+func (b *Bucket) List(ctx context.Context, prefix string, f func(Object) error) error {
+	all := b.bucket.List(&blob.ListOptions{Prefix: prefix})
+	for {
+		o, err := all.Next(ctx)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("list %s: %w", prefix, err)
+		}
+		if err := f(Object{Path: o.Key, Size: o.Size, Time: o.ModTime}); err != nil {
+			return err
+		}
+	}
+}
+
+// Remove removes a file.
+func (b *Bucket) Remove(ctx context.Context, path string) error {
+	if err := b.bucket.Delete(ctx, path); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
+		return fmt.Errorf("remove %s: %w", path, err)
+	}
+	return nil
+}
