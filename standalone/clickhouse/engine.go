@@ -94,7 +94,7 @@ func Open(cfg Config, log *slog.Logger) (*Engine, error) {
 	if err := os.WriteFile(settings, []byte(e.serverConfig()), 0o600); err != nil {
 		return nil, fmt.Errorf("write ClickHouse's configuration: %w", err)
 	}
-	lib, err := libchdb.Load(cfg.Library)
+	lib, err := libchdb.Load(cfg.Library, "UTC")
 	if err != nil {
 		return nil, err
 	}

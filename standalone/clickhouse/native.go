@@ -268,7 +268,8 @@ var shapes = map[string]layout{
 // layoutOf reads a type's name, for instance "Array(Tuple(UInt64, LowCardinality(String)))".
 func layoutOf(kind string) (layout, error) {
 	name, inner, _ := strings.Cut(kind, "(")
-	args := arguments(strings.TrimSuffix(inner, ")"))
+	inner = strings.TrimSuffix(inner, ")")
+	args := arguments(inner)
 	if size, ok := fixedSizes[name]; ok {
 		return size, nil
 	}
@@ -286,10 +287,10 @@ func layoutOf(kind string) (layout, error) {
 	}
 	switch name {
 	case "FixedString":
-		n, err := strconv.ParseUint(inner[:len(inner)-1], 10, 32)
+		n, err := strconv.ParseUint(inner, 10, 32)
 		return fixed(n), err
 	case "Decimal":
-		digits, err := strconv.Atoi(args[0])
+		digits, err := strconv.Atoi(strings.Split(inner, ",")[0])
 		switch {
 		case digits > 38:
 			return fixed(32), err
@@ -310,7 +311,7 @@ func layoutOf(kind string) (layout, error) {
 	case "LowCardinality":
 		// The dictionary of a nullable type is not nullable: its first entry stands for NULL.
 		if len(args) == 1 && strings.HasPrefix(args[0], "Nullable(") {
-			args[0] = args[0][len("Nullable(") : len(args[0])-1]
+			args[0] = strings.TrimSuffix(strings.TrimPrefix(args[0], "Nullable("), ")")
 		}
 		l, err := one(0)
 		return lowCardinality{l}, err

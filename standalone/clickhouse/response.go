@@ -2,8 +2,6 @@ package clickhouse
 
 import (
 	"bytes"
-	"compress/gzip"
-	"compress/zlib"
 	"crypto/rand"
 	"fmt"
 	"io"
@@ -13,6 +11,8 @@ import (
 
 	"github.com/ClickHouse/ch-go/compress"
 	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 

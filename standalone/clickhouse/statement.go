@@ -36,13 +36,12 @@ type token struct {
 func parse(text string) statement {
 	s := statement{formatAt: -1, infileAt: -1, dataAt: -1, end: len(text)}
 	var (
-		previous  token
-		words     int
-		ended     bool
-		afterName bool
-		state     insertHead
+		previous token
+		words    int
+		last     int // where the last token ended
+		ended    bool
+		state    insertHead
 	)
-	last := 0
 	is := func(t token, keyword string) bool {
 		return t.word && strings.EqualFold(text[t.start:t.end], keyword)
 	}
@@ -80,7 +79,7 @@ func parse(text string) statement {
 				s.files = true
 			}
 			if s.verb == "INSERT" {
-				afterName = state.next(text, t)
+				afterName := state.next(text, t)
 				if afterName {
 					if s.infileAt < 0 && (is(t, "SETTINGS") || is(t, "FORMAT") || is(t, "VALUES")) {
 						s.infileAt = t.start
@@ -100,7 +99,7 @@ func parse(text string) statement {
 						return false
 					}
 				}
-				if is(t, "FORMAT") {
+				if afterName && is(t, "FORMAT") {
 					beforeFormat = t
 				}
 			} else if t.word && beforeFormat == previous && is(previous, "FORMAT") && !is(t, "FORMAT") {

@@ -37,12 +37,20 @@ type Library struct {
 }
 
 // Load opens the shared library at path and binds its functions. A process should load it once: the engine keeps
-// process-wide state that cannot be taken down.
-func Load(path string) (*Library, error) {
+// process-wide state that cannot be taken down. timezone, for instance "UTC", is the zone of the engine, which knows no other
+// way to be told than the C environment's TZ (Go's own environment is another).
+func Load(path, timezone string) (*Library, error) {
 	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
 	if err != nil {
 		return nil, fmt.Errorf("load libchdb: %w", err)
 	}
+	setenv, err := purego.Dlsym(purego.RTLD_DEFAULT, "setenv")
+	if err != nil {
+		return nil, fmt.Errorf("load libchdb: %w", err)
+	}
+	var set func(name, value string, overwrite int32) int32
+	purego.RegisterFunc(&set, setenv)
+	set("TZ", timezone, 1)
 	lib := &Library{}
 	var handlers func(on int32)
 	for name, target := range map[string]any{
