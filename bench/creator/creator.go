@@ -215,28 +215,28 @@ func (c Counts) Minus(before Counts) Counts {
 	return d
 }
 
-// Counts asks for the profile's lifetime numbers, class by class.
+// Counts asks for the profile's lifetime numbers.
 func (a *API) Counts(ctx context.Context, profile string) (Counts, error) {
+	var insights struct {
+		ByClass map[string]struct {
+			Views  int `json:"views"`
+			Clicks int `json:"clicks"`
+		} `json:"by_class"`
+		Links []struct {
+			ID     string `json:"id"`
+			Clicks int    `json:"clicks"`
+		} `json:"links"`
+	}
+	path := "/v1/profiles/" + profile + "/insights?classes=" + url.QueryEscape(strings.Join(Classes(), ","))
+	if err := a.call(ctx, http.MethodGet, path, nil, &insights); err != nil {
+		return Counts{}, err
+	}
 	c := newCounts()
-	for _, class := range Classes() {
-		var insights struct {
-			Lifetime struct {
-				Views  int `json:"views"`
-				Clicks int `json:"clicks"`
-			} `json:"lifetime"`
-			Links []struct {
-				ID     string `json:"id"`
-				Clicks int    `json:"clicks"`
-			} `json:"links"`
-		}
-		path := "/v1/profiles/" + profile + "/insights?classes=" + url.QueryEscape(class)
-		if err := a.call(ctx, http.MethodGet, path, nil, &insights); err != nil {
-			return Counts{}, err
-		}
-		c.Views[class], c.Clicks[class] = insights.Lifetime.Views, insights.Lifetime.Clicks
-		for _, l := range insights.Links {
-			c.Links[l.ID] += l.Clicks
-		}
+	for class, n := range insights.ByClass {
+		c.Views[class], c.Clicks[class] = n.Views, n.Clicks
+	}
+	for _, l := range insights.Links {
+		c.Links[l.ID] += l.Clicks
 	}
 	return c, nil
 }
