@@ -65,8 +65,8 @@ func New(cache *enrich.Cache) *Block {
 		b.dictionaries = append(b.dictionaries, *at)
 		return proto.InputColumn{Name: name, Data: *at}
 	}
-	of := func(name string, kind proto.ColumnType, data proto.ColInput) proto.InputColumn {
-		return proto.InputColumn{Name: name, Data: typed{data, kind}}
+	of := func(name string, kind proto.ColumnType, data proto.Column) proto.InputColumn {
+		return proto.InputColumn{Name: name, Data: proto.Alias(data, kind)} // the bytes are the same
 	}
 	b.input = []proto.InputColumn{
 		{Name: "stream", Data: &b.streams},
@@ -106,14 +106,6 @@ func New(cache *enrich.Cache) *Block {
 	}
 	return b
 }
-
-// typed is a column under the type that the table has: the bytes are the same.
-type typed struct {
-	proto.ColInput
-	kind proto.ColumnType
-}
-
-func (t typed) Type() proto.ColumnType { return t.kind }
 
 // Names returns the columns in the order in which Encode writes them.
 func (b *Block) Names() []string {

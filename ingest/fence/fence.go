@@ -9,8 +9,8 @@
 // Between them nothing slips through: what the new owner reads is complete, and stays so but for its own rows.
 //
 // Terms are volatile: after ClickHouse started there are none, and without a term nothing passes. Whoever takes a partition then
-// must take into account that ClickHouse lost what was not yet on disk, and so must everyone after them until one of them has read
-// on to the end: such a term is odd, every other is even.
+// heals it: ClickHouse may have lost what was not yet on disk, so they read again from earlier on. And so does everyone after them,
+// until one of them has come to the end. A term says so itself, by its two lowest bits.
 package fence
 
 import (
@@ -28,8 +28,17 @@ import (
 // Term names one taking of one partition. It is never zero and never used twice.
 type Term uint64
 
+const (
+	healing = 1 << 0 // since ClickHouse started nobody who held the partition has come to its end
+	anew    = 1 << 1 // and the term before was not of the same owner, who would know how far it has come
+	marks   = healing | anew
+)
+
 // Healing says that ClickHouse was started since somebody last read the partition to its end.
-func (t Term) Healing() bool { return t&1 == 1 }
+func (t Term) Healing() bool { return t&healing != 0 }
+
+// Anew says that the healing has to begin: this owner has not begun it before.
+func (t Term) Anew() bool { return t&anew != 0 }
 
 // ErrRefused is returned to who no longer holds a partition: somebody else took it.
 var ErrRefused = errors.New("somebody else took the partition")
@@ -52,19 +61,22 @@ func New(t *table.Table, linger time.Duration) *Fence {
 	return &Fence{table: t, linger: linger}
 }
 
-// Take writes a new term for a partition and returns it once it was answered. healed is the caller's own last term if it was a
-// healing one under which the caller read to the end; zero otherwise.
+// Take writes a new term for a partition and returns it once it was answered. mine is the term that the caller held last, zero if
+// none, and healed says that the caller came to the end under it.
 //
-// Whether the new term heals is decided inside the statement that writes it, from the term that it replaces. A term whose writing
-// was not answered is never used: the next attempt writes another.
-func (f *Fence) Take(ctx context.Context, partition int32, healed Term) (Term, error) {
-	fresh := even()
+// What the new term says of healing is decided inside the statement that writes it, from the term that it replaces. A term whose
+// writing was not answered is never used: the next attempt writes another.
+func (f *Fence) Take(ctx context.Context, partition int32, mine Term, healed bool) (Term, error) {
+	fresh, goOn := random(), healing
+	if healed {
+		goOn = 0
+	}
 	const statement = `INSERT INTO %s (partition, term)
-SELECT partition, if(before = 0 OR (bitTest(before, 0) AND before != %d), toUInt64(%d), toUInt64(%d)) AS term
+SELECT partition, bitOr(toUInt64(%d), toUInt64(multiIf(before = 0, %d, NOT bitTest(before, 0), 0, before = %d, %d, %d))) AS term
 FROM (SELECT toUInt32(%d) AS partition, %s AS before)`
 	layout := f.table.Layout
 	err := f.table.Do(ctx, table.Insert{
-		Statement: fmt.Sprintf(statement, layout.Local("terms"), uint64(healed), uint64(fresh|1), uint64(fresh), partition, layout.CurrentTerm()),
+		Statement: fmt.Sprintf(statement, layout.Local("terms"), uint64(fresh), marks, uint64(mine), goOn, marks, partition, layout.CurrentTerm()),
 	})
 	if err != nil {
 		return 0, fmt.Errorf("write a term for partition %d: %w", partition, err)
@@ -75,18 +87,18 @@ FROM (SELECT toUInt32(%d) AS partition, %s AS before)`
 		return 0, err
 	case now == 0:
 		return 0, fmt.Errorf("take partition %d: %w", partition, ErrNoTerm)
-	case now&^1 != fresh:
+	case now&^marks != fresh:
 		return 0, fmt.Errorf("take partition %d: %w", partition, ErrRefused)
 	}
 	return now, nil
 }
 
-// even returns a random term of the kind that does not heal.
-func even() Term {
+// random returns a new term without marks.
+func random() Term {
 	for {
 		var b [8]byte
 		_, _ = rand.Read(b[:]) // never fails: it ends the program instead
-		if t := Term(binary.LittleEndian.Uint64(b[:])) &^ 1; t != 0 {
+		if t := Term(binary.LittleEndian.Uint64(b[:])) &^ marks; t != 0 {
 			return t
 		}
 	}
