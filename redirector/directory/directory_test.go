@@ -173,9 +173,9 @@ func TestAChangeIsServedWithinASecond(t *testing.T) {
 	within("unknown code made", func() { w.link(id, "", "later", "https://example.com/3") },
 		func() bool { return leads(d, "", "later") == "https://example.com/3" })
 	within("profile's title", func() { w.exec(`UPDATE profiles SET title = 'New' WHERE id = $1`, id) },
-		func() bool { p, err := d.Profile([]byte("aurora")); return err == nil && p.row.title == "New" })
+		func() bool { p, err := d.Profile([]byte("aurora")); return err == nil && p.row.shown.Title == "New" })
 	within("links on the page", func() { w.exec(`UPDATE links SET hidden = true WHERE code = 'later'`) },
-		func() bool { p, err := d.Profile([]byte("aurora")); return err == nil && len(p.row.links) == 1 })
+		func() bool { p, err := d.Profile([]byte("aurora")); return err == nil && len(p.row.shown.Links) == 1 })
 	within("time zone", func() { w.exec(`UPDATE profiles SET timezone = 'Pacific/Auckland' WHERE id = $1`, id) },
 		func() bool {
 			l, err := d.Link("", []byte("a"))
@@ -410,8 +410,8 @@ func TestARestartWhileAwayServesTheSnapshot(t *testing.T) {
 	require.Equal(t, "https://example.com/own", leads(second, second.Domain([]byte("go.example")), "a"))
 	p, err := second.Profile([]byte("aurora"))
 	require.NoError(t, err)
-	require.Equal(t, "Title of aurora", p.row.title)
-	require.Len(t, p.row.links, 2)
+	require.Equal(t, "Title of aurora", p.row.shown.Title)
+	require.Len(t, p.row.shown.Links, 2)
 	require.Equal(t, ErrAway.Error(), leads(second, "", "unseen"))
 
 	w.exec(`UPDATE links SET url = 'https://example.com/2' WHERE host = ''`)

@@ -32,15 +32,14 @@ type Profile struct {
 	err    error
 }
 
+// NewProfile returns a profile that shows what shown says.
+func NewProfile(id uint64, shown page.Profile, zone *time.Location) *Profile {
+	return &Profile{ID: id, Layout: shown.Layout, Zone: zone, row: profileRow{id: id, zone: zone.String(), shown: shown}}
+}
+
 // Page returns the profile's page, rendered at the first call.
 func (p *Profile) Page(r *page.Renderer) (*page.Page, error) {
-	p.render.Do(func() {
-		shown := page.Profile{
-			Handle: p.row.handle, Title: p.row.title, Bio: p.row.bio, Theme: p.row.theme, Layout: p.row.layout,
-			Links: p.row.links,
-		}
-		p.page, p.err = r.Profile(shown)
-	})
+	p.render.Do(func() { p.page, p.err = r.Profile(p.row.shown) })
 	return p.page, p.err
 }
 
@@ -53,10 +52,9 @@ type linkRow struct {
 }
 
 type profileRow struct {
-	id                              uint64
-	handle, title, bio, zone, theme string
-	layout                          uint32
-	links                           []page.Link
+	id    uint64
+	zone  string
+	shown page.Profile
 }
 
 // kind tells links from profiles.
@@ -88,7 +86,7 @@ func (v *value) cost() int64 {
 	case v.link != nil:
 		return int64(link + 3*len(v.link.row.url))
 	default:
-		return int64(profile + 4*len(v.profile.row.bio) + line*len(v.profile.row.links))
+		return int64(profile + 4*len(v.profile.row.shown.Bio) + line*len(v.profile.row.shown.Links))
 	}
 }
 
@@ -151,5 +149,7 @@ func (d *Directory) newLink(r linkRow) *Link {
 }
 
 func (d *Directory) newProfile(r profileRow) *Profile {
-	return &Profile{ID: r.id, Layout: r.layout, Zone: d.zones.zone(r.zone, d.log), row: r}
+	p := NewProfile(r.id, r.shown, d.zones.zone(r.zone, d.log))
+	p.row = r
+	return p
 }

@@ -80,13 +80,14 @@ func (d *Directory) scanProfiles(rows pgx.Rows, found map[key]*value) error {
 	var r profileRow
 	keep := func() {
 		if r.id != 0 {
-			found[key{kindProfile, "", r.handle}] = &value{profile: d.newProfile(r)}
+			found[key{kindProfile, "", r.shown.Handle}] = &value{profile: d.newProfile(r)}
 		}
 	}
 	for rows.Next() {
 		var next profileRow
+		shown := &next.shown
 		var host, code, title *string
-		if err := rows.Scan(&next.id, &next.handle, &next.title, &next.bio, &next.zone, &next.theme, &next.layout, &host, &code, &title); err != nil {
+		if err := rows.Scan(&next.id, &shown.Handle, &shown.Title, &shown.Bio, &next.zone, &shown.Theme, &shown.Layout, &host, &code, &title); err != nil {
 			return err
 		}
 		if next.id != r.id {
@@ -94,7 +95,7 @@ func (d *Directory) scanProfiles(rows pgx.Rows, found map[key]*value) error {
 			r = next
 		}
 		if code != nil {
-			r.links = append(r.links, page.Link{Host: *host, Code: *code, Title: *title})
+			r.shown.Links = append(r.shown.Links, page.Link{Host: *host, Code: *code, Title: *title})
 		}
 	}
 	keep()

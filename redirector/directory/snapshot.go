@@ -115,12 +115,12 @@ func appendValue(b []byte, v *value) []byte {
 		r := v.profile.row
 		b = append(b, byte(kindProfile))
 		b = binary.AppendUvarint(b, r.id)
-		b = binary.AppendUvarint(b, uint64(r.layout))
-		for _, s := range [...]string{r.handle, r.title, r.bio, r.zone, r.theme} {
+		b = binary.AppendUvarint(b, uint64(r.shown.Layout))
+		for _, s := range [...]string{r.zone, r.shown.Handle, r.shown.Title, r.shown.Bio, r.shown.Theme} {
 			b = appendText(b, s)
 		}
-		b = binary.AppendUvarint(b, uint64(len(r.links)))
-		for _, l := range r.links {
+		b = binary.AppendUvarint(b, uint64(len(r.shown.Links)))
+		for _, l := range r.shown.Links {
 			b = appendText(appendText(appendText(b, l.Host), l.Code), l.Title)
 		}
 	}
@@ -226,7 +226,7 @@ func (d *Directory) decode(body []byte) (names int, err error) {
 		case byte(kindProfile):
 			row := r.profile()
 			if !r.broken {
-				d.remember(key{kindProfile, "", row.handle}, &value{profile: d.newProfile(row)})
+				d.remember(key{kindProfile, "", row.shown.Handle}, &value{profile: d.newProfile(row)})
 				names++
 			}
 		default:
@@ -296,12 +296,14 @@ func (r *fieldReader) link() linkRow {
 }
 
 func (r *fieldReader) profile() profileRow {
-	row := profileRow{id: r.number(), layout: uint32(r.number())}
-	for _, s := range [...]*string{&row.handle, &row.title, &row.bio, &row.zone, &row.theme} {
+	row := profileRow{id: r.number()}
+	shown := &row.shown
+	shown.Layout = uint32(r.number())
+	for _, s := range [...]*string{&row.zone, &shown.Handle, &shown.Title, &shown.Bio, &shown.Theme} {
 		*s = r.text()
 	}
 	for n := r.number(); n > 0 && !r.broken; n-- {
-		row.links = append(row.links, page.Link{Host: r.text(), Code: r.text(), Title: r.text()})
+		shown.Links = append(shown.Links, page.Link{Host: r.text(), Code: r.text(), Title: r.text()})
 	}
 	return row
 }

@@ -53,8 +53,9 @@ type Link struct {
 // Page is ready to be answered. It is not changed any more.
 type Page struct {
 	HTML []byte
-	Gzip []byte // HTML, compressed; nil where that is not worth it
-	ETag string // strong, in its quotes, the same on every redirector
+	Gzip []byte // HTML, compressed
+	// ETag and GzipETag name HTML and Gzip: strong, in their quotes, the same on every redirector.
+	ETag, GzipETag string
 	// Policy is the Content-Security-Policy that allows just what the page contains.
 	Policy string
 }
@@ -198,11 +199,13 @@ func finish(t *template.Template, data any, policy string) (*Page, error) {
 		return nil, fmt.Errorf("compress %s page: %w", t.Name(), err)
 	}
 	sum := sha256.Sum256(html.Bytes())
+	name := hex.EncodeToString(sum[:8])
 	return &Page{
-		HTML:   bytes.Clone(html.Bytes()),
-		Gzip:   bytes.Clone(packed.Bytes()),
-		ETag:   `"` + hex.EncodeToString(sum[:8]) + `"`,
-		Policy: policy,
+		HTML:     bytes.Clone(html.Bytes()),
+		Gzip:     bytes.Clone(packed.Bytes()),
+		ETag:     `"` + name + `"`,
+		GzipETag: `"` + name + `-gzip"`,
+		Policy:   policy,
 	}, nil
 }
 

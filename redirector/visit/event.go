@@ -1,0 +1,169 @@
+package visit
+
+import (
+	"bytes"
+	"time"
+	"unicode/utf8"
+	"unsafe"
+
+	"github.com/valyala/fasthttp"
+
+	"spillway.dev/redirector/class"
+	"spillway.dev/redirector/target"
+	"spillway.dev/redirector/visitor"
+	"spillway.dev/schemas/event"
+)
+
+// Limits of an event's texts, in bytes (schemas/event/event.proto).
+const (
+	maxAgent    = 512
+	maxReferrer = 512
+	maxQuery    = 512
+	maxHost     = 253
+	maxLanguage = 16
+)
+
+// visit is the memory of one request. Its slices and the event's texts point into the request or into buffer, and mean nothing once
+// the request is answered: the journal copies.
+type visit struct {
+	event  event.Event
+	buffer []byte
+
+	host     []byte // without port
+	query    []byte // as sent
+	marks    target.Marks
+	referrer []byte
+}
+
+// read takes from a request what is needed to answer it.
+func (v *visit) read(ctx *fasthttp.RequestCtx) {
+	v.host = withoutPort(ctx.Host())
+	v.query = ctx.URI().QueryString()
+	v.marks, v.buffer = target.ReadMarks(v.query, v.buffer)
+	v.referrer = ctx.Request.Header.Peek("Referer")
+}
+
+// release makes v free for another request. Nothing of the old one stays reachable.
+func (h *Handler) release(v *visit) {
+	e := &v.event
+	e.UserAgent, e.Referrer, e.Query, e.Host, e.Language, e.Place, e.Country, e.Reason = "", "", "", "", "", "", "", ""
+	v.host, v.query, v.referrer, v.marks = nil, nil, nil, target.Marks{}
+	if cap(v.buffer) > 64<<10 {
+		v.buffer = make([]byte, 0, 4<<10)
+	}
+	v.buffer = v.buffer[:0]
+	h.visits.Put(v)
+}
+
+// record completes the event and appends it to the journal. A journal without room drops it, and counts that itself: the visitor
+// is answered all the same.
+func (h *Handler) record(ctx *fasthttp.RequestCtx, v *visit, zone *time.Location, head bool, now time.Time) {
+	header := &ctx.Request.Header
+	client, trusted := h.client(ctx)
+	agent := header.UserAgent()
+	e := &v.event
+	e.TimeUs = now.UnixMicro()
+	e.Date = visitor.Date(now, zone)
+	e.Class, e.Reason = class.Of(class.Request{
+		Head:       head,
+		SecPurpose: header.Peek("Sec-Purpose"),
+		Purpose:    header.Peek("Purpose"),
+		XPurpose:   header.Peek("X-Purpose"),
+		XMoz:       header.Peek("X-Moz"),
+	})
+	e.RulesVersion = class.RulesVersion
+	e.Visitor, v.buffer = h.Visitors.ID(e.Date, e.ProfileId, client, agent, v.buffer)
+	e.Country = ""
+	if trusted && h.CountryHeader != "" {
+		e.Country = country(header.Peek(h.CountryHeader))
+	}
+	if e.Country == "" && h.Countries != nil {
+		e.Country = h.Countries.Of(client)
+	}
+	e.Place = view(v.marks.Place)
+	e.UserAgent = v.text(agent, maxAgent)
+	e.Referrer = v.text(withoutQuery(v.referrer), maxReferrer)
+	e.Query = v.text(v.own(v.query), maxQuery)
+	e.Host = v.text(v.host, maxHost)
+	e.Language = v.text(firstLanguage(header.Peek("Accept-Language")), maxLanguage)
+	h.Journal.Append(e)
+}
+
+// own returns the visitor's query string without Spillway's parameters, cut at a parameter's end.
+func (v *visit) own(query []byte) []byte {
+	if v.marks.Any {
+		start := len(v.buffer)
+		v.buffer = target.AppendForeign(v.buffer, query)
+		query = v.buffer[start:]
+	}
+	if len(query) <= maxQuery {
+		return query
+	}
+	return query[:max(bytes.LastIndexByte(query[:maxQuery+1], '&'), 0)]
+}
+
+// text returns b as a protobuf string: valid UTF-8 of at most limit bytes. What is not valid becomes U+FFFD.
+func (v *visit) text(b []byte, limit int) string {
+	if len(b) > limit {
+		b = b[:limit]
+		for i := 1; i <= utf8.UTFMax && i <= len(b); i++ { // no character is cut in two
+			if first := b[len(b)-i]; utf8.RuneStart(first) {
+				if !utf8.FullRune(b[len(b)-i:]) {
+					b = b[:len(b)-i]
+				}
+				break
+			}
+		}
+	}
+	if utf8.Valid(b) {
+		return view(b)
+	}
+	start := len(v.buffer)
+	for len(b) > 0 {
+		r, n := utf8.DecodeRune(b)
+		if len(v.buffer)-start+utf8.RuneLen(r) > limit {
+			break
+		}
+		v.buffer = utf8.AppendRune(v.buffer, r)
+		b = b[n:]
+	}
+	return view(v.buffer[start:])
+}
+
+// view returns b's bytes as a string, without copying them. It is good as long as b is not changed: until the visit is released.
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+func withoutPort(host []byte) []byte {
+	if colon := bytes.LastIndexByte(host, ':'); colon >= 0 && bytes.IndexByte(host[colon:], ']') < 0 {
+		return host[:colon]
+	}
+	return host
+}
+
+func withoutQuery(address []byte) []byte {
+	if end := bytes.IndexAny(address, "?#"); end >= 0 {
+		return address[:end]
+	}
+	return address
+}
+
+// firstLanguage returns the first tag of an Accept-Language header: "de-AT" of "de-AT,de;q=0.9".
+func firstLanguage(header []byte) []byte {
+	if end := bytes.IndexAny(header, ",;"); end >= 0 {
+		header = header[:end]
+	}
+	return bytes.TrimSpace(header)
+}
+
+// country returns a CDN's country code, or nothing when it is none: XX and T1 stand for unknown and for Tor.
+func country(header []byte) string {
+	if len(header) != 2 || string(header) == "XX" {
+		return ""
+	}
+	for _, c := range header {
+		if c < 'A' || c > 'Z' {
+			return ""
+		}
+	}
+	return view(header)
+}

@@ -1,0 +1,280 @@
+// Package visit answers visitors: a click with a redirect, a view with a profile's page, everything else with a short notice.
+//
+// Each answer that counts appends one event to the journal first, and waits for nothing but the journal's short lock. A redirect
+// of a known link allocates nothing.
+//
+// Addresses:
+//
+//	GET /{handle}     a profile's page
+//	GET /l/{code}     a link: 302 to its target
+//	GET /q/{code}     the same, from a QR code
+//	GET /b/{handle}   the page's beacon, where views are counted so (also POST)
+//	/ /robots.txt /favicon.svg /favicon.ico
+//
+// Parameters whose names begin with "sw_" are Spillway's own (package target, Marks): sw_place, sw_page, sw_qr.
+package visit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
+
+	"spillway.dev/redirector/address"
+	"spillway.dev/redirector/directory"
+	"spillway.dev/redirector/page"
+	"spillway.dev/schemas/event"
+)
+
+// Names finds profiles and links: a *directory.Directory.
+type Names interface {
+	Link(host string, code []byte) (*directory.Link, error)
+	Profile(handle []byte) (*directory.Profile, error)
+	Domain(host []byte) string
+}
+
+// Journal takes events: a *journal.Journal. It keeps nothing of an event, and returns false when it had no room for it.
+type Journal interface {
+	Append(*event.Event) (uint64, bool)
+}
+
+// Visitors names visitors for a day: a *visitor.Salts.
+type Visitors interface {
+	ID(date uint32, profile uint64, client netip.Addr, agent, scratch []byte) (uint64, []byte)
+}
+
+// Countries knows the country of an address: a *country.Database.
+type Countries interface {
+	Of(client netip.Addr) string
+}
+
+// Options of a handler. All but Countries and CountryHeader must be set.
+type Options struct {
+	Names    Names
+	Journal  Journal
+	Visitors Visitors
+	Pages    *page.Renderer
+	// Trusted are the proxies whose X-Forwarded-For and CountryHeader are believed.
+	Trusted address.Networks
+	// CountryHeader is where a CDN writes the visitor's country, ISO 3166-1 alpha-2. Empty: nowhere.
+	CountryHeader string
+	// Countries is asked where the header says nothing. Nil: the country stays unknown.
+	Countries Countries
+	Now       func() time.Time
+	Log       *slog.Logger
+	Registry  prometheus.Registerer
+}
+
+// Handler answers requests.
+type Handler struct {
+	Options
+	metrics *metrics
+	notices *notices
+	visits  sync.Pool // of *visit
+}
+
+// NewHandler returns a handler.
+func NewHandler(o Options) (*Handler, error) {
+	h := &Handler{Options: o}
+	h.visits.New = func() any { return &visit{buffer: make([]byte, 0, 4<<10)} }
+	var err error
+	if h.notices, err = newNotices(o.Pages); err != nil {
+		return nil, fmt.Errorf("visitors' notices: %w", err)
+	}
+	if h.metrics, err = newMetrics(o.Registry); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// Handle answers one request. It is a fasthttp.RequestHandler; nothing of ctx is kept after it returned.
+func (h *Handler) Handle(ctx *fasthttp.RequestCtx) {
+	began := h.Now()
+	kind := h.route(ctx, began)
+	h.metrics.answered(kind, ctx.Response.StatusCode(), h.Now().Sub(began))
+}
+
+// route answers and says what it was.
+func (h *Handler) route(ctx *fasthttp.RequestCtx, now time.Time) (what kind) {
+	defer h.survive(ctx)
+	path := ctx.Path()
+	head := ctx.IsHead()
+	beacon := len(path) > 3 && string(path[:3]) == "/b/"
+	if !head && !ctx.IsGet() && !(beacon && ctx.IsPost()) || beacon && head {
+		h.notAllowed(ctx, beacon)
+		return kindNotice
+	}
+	name := bytes.TrimSuffix(path[min(1, len(path)):], []byte{'/'})
+	switch {
+	case len(name) > 2 && name[1] == '/' && (name[0] == 'l' || name[0] == 'q'):
+		return h.click(ctx, name[2:], name[0] == 'q', head, now)
+	case beacon:
+		return h.beacon(ctx, name[2:], now)
+	case len(name) == 0:
+		h.notices.landing.write(ctx)
+		return kindNotice
+	}
+	switch string(name) {
+	case "robots.txt":
+		h.notices.robots.write(ctx)
+		return kindNotice
+	case "favicon.svg", "favicon.ico":
+		h.notices.favicon.write(ctx)
+		return kindNotice
+	}
+	return h.page(ctx, name, head, now)
+}
+
+// survive keeps a mistake of ours to the one visitor who met it: fasthttp would end the process.
+func (h *Handler) survive(ctx *fasthttp.RequestCtx) {
+	if r := recover(); r != nil {
+		h.metrics.panics.Inc()
+		h.Log.Error("a request could not be answered", "panic", r, "path", string(ctx.Path()))
+		ctx.Response.Reset()
+		ctx.Response.SetStatusCode(fasthttp.StatusInternalServerError)
+	}
+}
+
+// click answers the visit of a link.
+func (h *Handler) click(ctx *fasthttp.RequestCtx, code []byte, scanned, head bool, now time.Time) kind {
+	v := h.visits.Get().(*visit)
+	defer h.release(v)
+	v.read(ctx)
+	link, err := h.Names.Link(h.Names.Domain(v.host), code)
+	if err != nil {
+		h.notices.missing(ctx, err, h.notices.noLink)
+		return kindRedirect
+	}
+	e := &v.event
+	e.Kind = event.Kind_KIND_CLICK
+	e.ProfileId, e.LinkId = link.ProfileID, link.ID
+	switch {
+	case scanned || v.marks.QR:
+		e.Surface = event.Surface_SURFACE_QR
+	case v.marks.Page:
+		e.Surface = event.Surface_SURFACE_PAGE
+	default:
+		e.Surface = event.Surface_SURFACE_DIRECT
+	}
+	e.Layout = v.marks.Layout
+	h.record(ctx, v, link.Zone, head, now)
+
+	location := link.Target.Plain()
+	if len(v.query) > 0 {
+		start := len(v.buffer)
+		v.buffer = link.Target.Append(v.buffer, v.query)
+		location = v.buffer[start:]
+	}
+	r := &ctx.Response
+	r.SetStatusCode(fasthttp.StatusFound)
+	r.Header.SetContentLength(0) // said to HEAD too
+	r.Header.SetBytesV("Location", location)
+	r.Header.Set("Cache-Control", "private, no-store")
+	r.Header.Set("X-Robots-Tag", "noindex")
+	return kindRedirect
+}
+
+// page answers the visit of a profile.
+func (h *Handler) page(ctx *fasthttp.RequestCtx, handle []byte, head bool, now time.Time) kind {
+	v := h.visits.Get().(*visit)
+	defer h.release(v)
+	profile, shown := h.profile(ctx, v, handle)
+	if profile == nil {
+		return kindPage
+	}
+	cache := "private, no-cache"
+	if h.Pages.Views() == page.Beacon {
+		// Shared caches may keep it for a minute; its beacon counts.
+		cache = "public, max-age=0, s-maxage=60"
+	} else {
+		v.read(ctx)
+		h.view(ctx, v, profile, profile.Layout, head, now)
+	}
+	ctx.Response.Header.Set("Cache-Control", cache)
+	ctx.Response.Header.Set("Referrer-Policy", "strict-origin-when-cross-origin")
+	writePage(ctx, shown, fasthttp.StatusOK)
+	return kindPage
+}
+
+// beacon counts the view that a page reports of itself.
+func (h *Handler) beacon(ctx *fasthttp.RequestCtx, handle []byte, now time.Time) kind {
+	if h.Pages.Views() != page.Beacon {
+		h.notices.missing(ctx, directory.ErrUnknown, h.notices.noProfile)
+		return kindBeacon
+	}
+	v := h.visits.Get().(*visit)
+	defer h.release(v)
+	profile, _ := h.profile(ctx, v, handle)
+	if profile == nil {
+		return kindBeacon
+	}
+	v.read(ctx)
+	// The request comes from the page, whose own address says nothing; the page hands on where its reader came from.
+	v.referrer = v.marks.Referrer
+	h.view(ctx, v, profile, v.marks.Layout, false, now)
+	ctx.Response.Header.Set("Cache-Control", "private, no-store")
+	if ctx.IsPost() {
+		ctx.Response.SetStatusCode(fasthttp.StatusNoContent)
+	} else {
+		ctx.Response.Header.Set("Content-Type", "image/gif")
+		ctx.Response.SetBodyRaw(h.notices.pixel)
+	}
+	return kindBeacon
+}
+
+// profile returns a profile and its page, or answers that there is none.
+func (h *Handler) profile(ctx *fasthttp.RequestCtx, v *visit, handle []byte) (*directory.Profile, *page.Page) {
+	start := len(v.buffer)
+	v.buffer = append(v.buffer, handle...)
+	lower := v.buffer[start:]
+	for i, c := range lower {
+		if 'A' <= c && c <= 'Z' {
+			lower[i] = c + 'a' - 'A'
+		}
+	}
+	profile, err := h.Names.Profile(lower)
+	if err != nil {
+		h.notices.missing(ctx, err, h.notices.noProfile)
+		return nil, nil
+	}
+	shown, err := profile.Page(h.Pages)
+	if err != nil {
+		h.Log.Error("a profile's page cannot be shown", "profile", profile.ID, "error", err)
+		h.notices.missing(ctx, errors.ErrUnsupported, h.notices.noProfile)
+		return nil, nil
+	}
+	return profile, shown
+}
+
+// view records the view of a profile.
+func (h *Handler) view(ctx *fasthttp.RequestCtx, v *visit, profile *directory.Profile, layout uint32, head bool, now time.Time) {
+	e := &v.event
+	e.Kind = event.Kind_KIND_VIEW
+	e.ProfileId, e.LinkId = profile.ID, 0
+	e.Surface = event.Surface_SURFACE_PAGE
+	if v.marks.QR {
+		e.Surface = event.Surface_SURFACE_QR
+	}
+	e.Layout = layout
+	h.record(ctx, v, profile.Zone, head, now)
+}
+
+// client returns the visitor's address, and whether a trusted proxy stands before it.
+func (h *Handler) client(ctx *fasthttp.RequestCtx) (client netip.Addr, trusted bool) {
+	var remote netip.Addr
+	if tcp, ok := ctx.RemoteAddr().(*net.TCPAddr); ok {
+		remote, _ = netip.AddrFromSlice(tcp.IP)
+		remote = remote.Unmap()
+	}
+	if !h.Trusted.Contains(remote) {
+		return remote, false
+	}
+	return h.Trusted.Client(remote, ctx.Request.Header.PeekAll("X-Forwarded-For")), true
+}
