@@ -38,7 +38,7 @@ type Config struct {
 	// User runs the server when this process is root, which PostgreSQL refuses to be. Empty: the owner of the cluster, else
 	// postgres, else nobody.
 	User string
-	// Unsafe does not wait for the disk: for data that is thrown away.
+	// Unsafe does not wait for the disk, only for the kernel: for data that may be lost with the machine.
 	Unsafe bool
 }
 
@@ -52,7 +52,7 @@ type Server struct {
 var settings = []string{
 	"max_connections=100", "shared_buffers=64MB", "maintenance_work_mem=32MB", "work_mem=4MB",
 	"wal_buffers=4MB", "min_wal_size=64MB", "max_wal_size=512MB", "wal_level=replica", "max_wal_senders=0",
-	"autovacuum_max_workers=2", "max_worker_processes=4", "max_parallel_workers=2", "jit=off",
+	"autovacuum_max_workers=2", "max_worker_processes=4", "max_parallel_workers=2", "jit=off", "recovery_init_sync_method=syncfs",
 	"timezone=UTC", "log_timezone=UTC", "log_min_messages=warning", "log_line_prefix=%m [%p] ", "logging_collector=off",
 	"listen_addresses=127.0.0.1",
 }
@@ -200,7 +200,7 @@ func (c *cluster) start(ctx context.Context, port string) (*Server, error) {
 			args = append(args, "-c", s)
 		}
 		if c.cfg.Unsafe {
-			args = append(args, "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
+			args = append(args, "-c", "fsync=off", "-c", "full_page_writes=off")
 		}
 		child, err := supervise.Start(supervise.Command{
 			Path: c.program("postgres"), Args: args, Env: environment(), Dir: "/", Credential: c.account.credential,

@@ -30,7 +30,7 @@ type Config struct {
 	KafkaListen         string        `name:"kafka-listen" env:"SPILLWAY_KAFKA_LISTEN" default:"127.0.0.1:19092" help:"Address of the embedded Kafka broker."`
 	KafkaPartitions     int           `name:"kafka-partitions" env:"SPILLWAY_KAFKA_PARTITIONS" default:"4" help:"Partitions of the embedded broker's topic when it is made."`
 	KafkaRetention      time.Duration `name:"kafka-retention" env:"SPILLWAY_KAFKA_RETENTION" default:"168h" help:"For how long the embedded broker keeps records."`
-	KafkaRetentionBytes int64         `name:"kafka-retention-bytes" env:"SPILLWAY_KAFKA_RETENTION_BYTES" default:"268435456" help:"Bytes the embedded broker keeps of each partition, in memory too."`
+	KafkaRetentionBytes int64         `name:"kafka-retention-bytes" env:"SPILLWAY_KAFKA_RETENTION_BYTES" default:"1073741824" help:"Bytes the embedded broker keeps of each partition."`
 	KafkaSync           bool          `name:"kafka-sync" env:"SPILLWAY_KAFKA_SYNC" help:"Let the embedded broker write every batch through to the disk."`
 
 	// Program is the binary whose `engine` commands are run. Empty: this one.

@@ -163,7 +163,7 @@ type kafkaCommand struct {
 	Topic          string        `default:"spillway.events" env:"SPILLWAY_TOPIC" help:"Topic to create."`
 	Partitions     int           `default:"4" env:"SPILLWAY_KAFKA_PARTITIONS" help:"Partitions of a topic that is created."`
 	Retention      time.Duration `default:"168h" env:"SPILLWAY_KAFKA_RETENTION" help:"For how long records are kept."`
-	RetentionBytes int64         `default:"268435456" env:"SPILLWAY_KAFKA_RETENTION_BYTES" help:"Bytes kept of each partition. The log is held in memory."`
+	RetentionBytes int64         `default:"1073741824" env:"SPILLWAY_KAFKA_RETENTION_BYTES" help:"Bytes kept of each partition."`
 	Sync           bool          `env:"SPILLWAY_KAFKA_SYNC" help:"Write every batch through to the disk."`
 }
 
