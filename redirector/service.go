@@ -47,15 +47,12 @@ type Config struct {
 	CacheBytes    int64         `name:"cache-bytes" env:"SPILLWAY_CACHE_BYTES" default:"134217728" help:"Memory for known profiles and links, in bytes."`
 	LoadTimeout   time.Duration `name:"load-timeout" env:"SPILLWAY_LOAD_TIMEOUT" default:"1s" help:"How long a visitor waits for PostgreSQL to tell of an unseen profile or link."`
 	Connections   int           `name:"visitors-connections" env:"SPILLWAY_VISITORS_CONNECTIONS" default:"32768" help:"Most connections of visitors at once."`
+	Farewell      time.Duration `name:"farewell" env:"SPILLWAY_FAREWELL" default:"5s" help:"How long events are still sent to Kafka at the end. What is left is sent by the next start."`
 	Pool          int32         `name:"visitors-database-connections" env:"SPILLWAY_VISITORS_DATABASE_CONNECTIONS" default:"6" help:"Most connections to PostgreSQL, beside the one that hears of changes."`
 }
 
-const (
-	// grace is how long the requests that are being answered may take at the end.
-	grace = 3 * time.Second
-	// farewell is how long shipping goes on at the end. What is left is shipped by the next start.
-	farewell = 5 * time.Second
-)
+// grace is how long the requests that are being answered may take at the end.
+const grace = 3 * time.Second
 
 // Service is the visitors' service.
 type Service struct {
@@ -67,6 +64,7 @@ type Service struct {
 	salts     *visitor.Salts
 	server    *visit.Server
 	listener  net.Listener
+	farewell  time.Duration
 	close     sync.Once
 }
 
@@ -74,7 +72,7 @@ type Service struct {
 // anything else starts. It waits for no engine: the first visitor is served while all of them are away. where needs Kafka's and
 // PostgreSQL's addresses.
 func New(ctx context.Context, c Config, where engines.Addresses, log *slog.Logger, registry prometheus.Registerer, health *admin.Health) (_ *Service, err error) {
-	s := &Service{log: log}
+	s := &Service{log: log, farewell: c.Farewell}
 	defer func() {
 		if err != nil {
 			s.shut()
@@ -93,6 +91,8 @@ func New(ctx context.Context, c Config, where engines.Addresses, log *slog.Logge
 		return nil, errors.New("the journal has no directory: set SPILLWAY_JOURNAL to one that outlives the process")
 	case c.Pool < 2:
 		return nil, fmt.Errorf("%d connections to PostgreSQL: use at least 2 (SPILLWAY_VISITORS_DATABASE_CONNECTIONS)", c.Pool)
+	case c.Farewell <= 0:
+		return nil, fmt.Errorf("a farewell of %s: use some time, as 5s (SPILLWAY_FAREWELL)", c.Farewell)
 	case c.LoadTimeout <= 0:
 		return nil, fmt.Errorf("a visitor waits %s for PostgreSQL: use some time, as 1s (SPILLWAY_LOAD_TIMEOUT)", c.LoadTimeout)
 	}
@@ -117,7 +117,7 @@ func New(ctx context.Context, c Config, where engines.Addresses, log *slog.Logge
 		return nil, err
 	}
 	if s.shipper, err = shipper.New(s.journal, shipper.Options{
-		Brokers: where.Kafka, Topic: where.Topic, Compression: c.Compression, CloseTimeout: farewell,
+		Brokers: where.Kafka, Topic: where.Topic, Compression: c.Compression, CloseTimeout: c.Farewell,
 		Logger: log.With("part", "shipper"), Registerer: registry,
 	}); err != nil {
 		return nil, err
@@ -184,7 +184,7 @@ func (s *Service) Run(ctx context.Context) error {
 		}},
 		lifecycle.Part{Name: "salts", Run: s.salts.Run},
 		lifecycle.Part{Name: "directory", Run: s.directory.Run},
-		lifecycle.Part{Name: "shipper", Grace: farewell + 2*time.Second, Run: s.shipper.Run},
+		lifecycle.Part{Name: "shipper", Grace: s.farewell + 2*time.Second, Run: s.shipper.Run},
 	)
 }
 

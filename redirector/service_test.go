@@ -26,7 +26,7 @@ func config(t testing.TB) Config {
 	return Config{
 		Listen: "127.0.0.1:0", Trusted: []string{"127.0.0.1"}, Views: "page", Journal: filepath.Join(t.TempDir(), "journal"),
 		JournalBytes: 64 << 20, SegmentBytes: 1 << 20, Sync: time.Second, Partitions: 2, Run: 8, Compression: "lz4",
-		CacheBytes: 16 << 20, LoadTimeout: 300 * time.Millisecond, Connections: 1000, Pool: 4,
+		CacheBytes: 16 << 20, LoadTimeout: 300 * time.Millisecond, Connections: 1000, Pool: 4, Farewell: 400 * time.Millisecond,
 	}
 }
 
@@ -150,7 +150,8 @@ func TestAVisitReachesKafka(t *testing.T) {
 func TestWithEverythingAwayItServesWithinASecond(t *testing.T) {
 	nowhere := engines.Addresses{Kafka: []string{"127.0.0.1:1"}, Database: "postgres://nobody@127.0.0.1:1/none", Topic: "none"}
 	began := time.Now()
-	s, stop := start(t, config(t), nowhere)
+	c := config(t)
+	s, stop := start(t, c, nowhere)
 	status, _ := get(t, s, "/")
 	require.Equal(t, http.StatusOK, status)
 	status, _ = get(t, s, "/l/shop")
@@ -158,7 +159,7 @@ func TestWithEverythingAwayItServesWithinASecond(t *testing.T) {
 	require.Less(t, time.Since(began), time.Second)
 	began = time.Now()
 	stop()
-	require.Less(t, time.Since(began), farewell+grace)
+	require.Less(t, time.Since(began), c.Farewell+grace)
 }
 
 func TestASettingThatCannotBeIsRefusedWithTheCure(t *testing.T) {
@@ -170,6 +171,7 @@ func TestASettingThatCannotBeIsRefusedWithTheCure(t *testing.T) {
 		"SPILLWAY_VISITORS_LISTEN":               func(c *Config, _ *engines.Addresses) { c.Listen = "127.0.0.1:99999" },
 		"SPILLWAY_PUBLIC_URL":                    func(c *Config, _ *engines.Addresses) { c.Public = "spill.example" },
 		"SPILLWAY_LOAD_TIMEOUT":                  func(c *Config, _ *engines.Addresses) { c.LoadTimeout = 0 },
+		"SPILLWAY_FAREWELL":                      func(c *Config, _ *engines.Addresses) { c.Farewell = 0 },
 		"SPILLWAY_VISITORS_DATABASE_CONNECTIONS": func(c *Config, _ *engines.Addresses) { c.Pool = 1 },
 		"SPILLWAY_CACHE_BYTES":                   func(c *Config, _ *engines.Addresses) { c.CacheBytes = 1 },
 		"DATABASE_URL":                           func(_ *Config, a *engines.Addresses) { a.Database = "" },
