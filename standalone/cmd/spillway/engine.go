@@ -76,7 +76,7 @@ type clickHouseCommand struct {
 }
 
 func (c *clickHouseCommand) Run(ctx context.Context) error {
-	files, err := engines.Find()
+	files, err := engines.Find("")
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ type postgresCommand struct {
 }
 
 func (c *postgresCommand) Run(ctx context.Context) error {
-	files, err := engines.Find()
+	files, err := engines.Find("")
 	if err != nil {
 		return err
 	}

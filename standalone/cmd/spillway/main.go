@@ -18,8 +18,12 @@ var version = "unversioned"
 
 // commandLine is what the binary understands. `spillway help` prints it.
 type commandLine struct {
-	Version versionCommand `cmd:"" help:"Print the version."`
-	Engine  engineCommands `cmd:"" hidden:"" help:"Run one embedded engine in the foreground."`
+	Run        runCommand        `cmd:"" help:"Start everything in one process tree, on embedded engines where no address is given."`
+	Redirector redirectorCommand `cmd:"" help:"The visitors' service alone: redirects, profile pages, journal, shipper."`
+	Ingest     ingestCommand     `cmd:"" help:"The service that brings events from Kafka into ClickHouse."`
+	ProfileAPI profileAPICommand `cmd:"" name:"profileapi" help:"The creators' service: API, insights, dashboard."`
+	Version    versionCommand    `cmd:"" help:"Print the version."`
+	Engine     engineCommands    `cmd:"" hidden:"" help:"Run one embedded engine in the foreground."`
 }
 
 type versionCommand struct{}
