@@ -15,9 +15,9 @@ type Files struct {
 	Postgres string
 }
 
-// Find looks for the engines in $SPILLWAY_ENGINES, else beside the executable (../standalone/engines), else in
-// ./standalone/engines. What is missing is an error that says how to fetch it.
-func Find() (Files, error) {
+// Find looks for the engines in $SPILLWAY_ENGINES, else beside the program (../standalone/engines), else in
+// ./standalone/engines. An empty program is this one. What is missing is an error that says how to fetch it.
+func Find(program string) (Files, error) {
 	if dir := os.Getenv("SPILLWAY_ENGINES"); dir != "" {
 		files, err := in(dir)
 		if err != nil {
@@ -26,10 +26,15 @@ func Find() (Files, error) {
 		return files, nil
 	}
 	var dirs []string
-	if self, err := os.Executable(); err == nil {
-		if self, err = filepath.EvalSymlinks(self); err == nil {
-			dirs = append(dirs, filepath.Join(filepath.Dir(self), "..", "standalone", "engines"))
+	if program == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return Files{}, fmt.Errorf("find this program: %w", err)
 		}
+		program = self
+	}
+	if real, err := filepath.EvalSymlinks(program); err == nil {
+		dirs = append(dirs, filepath.Join(filepath.Dir(real), "..", "standalone", "engines"))
 	}
 	if here, err := filepath.Abs(filepath.Join("standalone", "engines")); err == nil {
 		dirs = append(dirs, here)

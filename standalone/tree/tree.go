@@ -85,7 +85,7 @@ func Start(ctx context.Context, cfg Config, given Addresses, topic string, log *
 	}
 	if given.ClickHouse == "" || given.Postgres == "" {
 		// Said here, once, instead of by each child.
-		if _, err := engines.Find(); err != nil {
+		if _, err := engines.Find(cfg.Program); err != nil {
 			return nil, err
 		}
 	}
