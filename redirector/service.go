@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"spillway.dev/redirector/address"
+	"spillway.dev/redirector/country"
 	"spillway.dev/redirector/directory"
 	"spillway.dev/redirector/journal"
 	"spillway.dev/redirector/page"
@@ -35,6 +36,7 @@ type Config struct {
 	Public        string        `name:"pages-url" env:"SPILLWAY_PUBLIC_URL" placeholder:"URL" help:"Base URL under which visitors reach pages and links; it stands in the pages. Empty: http:// and the address above."`
 	Trusted       []string      `name:"trusted-proxies" env:"SPILLWAY_TRUSTED_PROXIES" default:"127.0.0.0/8,::1/128" sep:"," placeholder:"NETWORK,..." help:"Networks of the proxies whose X-Forwarded-For and country header are believed."`
 	CountryHeader string        `name:"country-header" env:"SPILLWAY_COUNTRY_HEADER" placeholder:"NAME" help:"Header in which a trusted proxy writes the visitor's country, as CF-IPCountry. Empty: none."`
+	Countries     string        `name:"country-database" env:"SPILLWAY_COUNTRY_DATABASE" placeholder:"FILE" help:"Database in MaxMind's format that tells the country of an address. Empty: none."`
 	Views         string        `name:"views" env:"SPILLWAY_VIEWS" default:"page" enum:"page,beacon" help:"What counts a view: the rendered page, or the page's own beacon, so that a CDN may keep pages."`
 	Journal       string        `name:"journal" env:"SPILLWAY_JOURNAL" placeholder:"DIRECTORY" help:"Directory of the journal, on a disk that outlives the process. One redirector each."`
 	JournalBytes  int64         `name:"journal-bytes" env:"SPILLWAY_JOURNAL_BYTES" default:"4294967296" help:"Most bytes of the journal; beyond, events are dropped and counted."`
@@ -62,6 +64,7 @@ type Service struct {
 	shipper   *shipper.Shipper
 	directory *directory.Directory
 	salts     *visitor.Salts
+	countries *country.Database // nil: none
 	server    *visit.Server
 	listener  net.Listener
 	farewell  time.Duration
@@ -129,11 +132,18 @@ func New(ctx context.Context, c Config, where engines.Addresses, log *slog.Logge
 		return nil, err
 	}
 	s.salts = visitor.NewSalts(s.pool, time.Now, log.With("part", "visitor"))
-	handler, err := visit.NewHandler(visit.Options{
+	options := visit.Options{
 		Names: s.directory, Journal: s.journal, Visitors: s.salts, Pages: pages,
 		Trusted: trusted, CountryHeader: c.CountryHeader,
 		Now: time.Now, Log: log.With("part", "visit"), Registry: registry,
-	})
+	}
+	if c.Countries != "" {
+		if s.countries, err = country.Open(c.Countries, log.With("part", "country")); err != nil {
+			return nil, fmt.Errorf("%w (SPILLWAY_COUNTRY_DATABASE)", err)
+		}
+		options.Countries = s.countries
+	}
+	handler, err := visit.NewHandler(options)
 	if err != nil {
 		return nil, err
 	}
@@ -178,14 +188,18 @@ func (s *Service) listens(ctx context.Context) error {
 func (s *Service) Run(ctx context.Context) error {
 	defer s.shut()
 	s.log.Info("serving visitors", "address", s.Address())
-	return lifecycle.Run(ctx, s.log,
-		lifecycle.Part{Name: "visitors", Grace: grace + time.Second, Run: func(ctx context.Context) error {
+	parts := []lifecycle.Part{
+		{Name: "visitors", Grace: grace + time.Second, Run: func(ctx context.Context) error {
 			return s.server.Run(ctx, s.listener, grace)
 		}},
-		lifecycle.Part{Name: "salts", Run: s.salts.Run},
-		lifecycle.Part{Name: "directory", Run: s.directory.Run},
-		lifecycle.Part{Name: "shipper", Grace: s.farewell + 2*time.Second, Run: s.shipper.Run},
-	)
+		{Name: "salts", Run: s.salts.Run},
+		{Name: "directory", Run: s.directory.Run},
+		{Name: "shipper", Grace: s.farewell + 2*time.Second, Run: s.shipper.Run},
+	}
+	if s.countries != nil {
+		parts = append(parts, lifecycle.Part{Name: "countries", Run: s.countries.Run})
+	}
+	return lifecycle.Run(ctx, s.log, parts...)
 }
 
 // shut lets go of everything that New took.

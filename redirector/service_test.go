@@ -171,6 +171,7 @@ func TestASettingThatCannotBeIsRefusedWithTheCure(t *testing.T) {
 		"SPILLWAY_VISITORS_LISTEN":               func(c *Config, _ *engines.Addresses) { c.Listen = "127.0.0.1:99999" },
 		"SPILLWAY_PUBLIC_URL":                    func(c *Config, _ *engines.Addresses) { c.Public = "spill.example" },
 		"SPILLWAY_LOAD_TIMEOUT":                  func(c *Config, _ *engines.Addresses) { c.LoadTimeout = 0 },
+		"SPILLWAY_COUNTRY_DATABASE":              func(c *Config, _ *engines.Addresses) { c.Countries = "none.mmdb" },
 		"SPILLWAY_FAREWELL":                      func(c *Config, _ *engines.Addresses) { c.Farewell = 0 },
 		"SPILLWAY_VISITORS_DATABASE_CONNECTIONS": func(c *Config, _ *engines.Addresses) { c.Pool = 1 },
 		"SPILLWAY_CACHE_BYTES":                   func(c *Config, _ *engines.Addresses) { c.CacheBytes = 1 },
