@@ -1,7 +1,9 @@
 package journal
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"spillway.dev/schemas/event"
@@ -10,19 +12,21 @@ import (
 // damagedSuffix marks a segment whose records have no names any more: its stream's state and all headers are gone.
 const damagedSuffix = ".damaged"
 
-// find reads the directory: spares, and the streams that older starts left. It reads no records.
+// find reads the directory: spares, and the streams that older starts left. It reads no records. The error is that of a directory that
+// cannot be used at all.
 func (j *Journal) find() error {
 	names, err := j.dir.List()
 	if err != nil {
 		return fmt.Errorf("list directory: %w", err)
 	}
 	segments := map[uint64][]*segment{}
-	ids := map[uint64]bool{}
+	ids, left := map[uint64]bool{}, map[uint64]bool{}
 	for _, name := range names {
 		if number, stream, ok := parseSegmentName(name); ok {
 			size, err := j.size(name)
 			if err != nil {
-				return err
+				j.leave(stream, err)
+				left[stream] = true
 			}
 			g := &segment{name: name, stream: stream, seed: seed(stream), number: number, size: size}
 			g.sealed.Store(true)
@@ -32,32 +36,42 @@ func (j *Journal) find() error {
 			j.used.Add(size)
 		} else if number, ok := parseSpareName(name); ok {
 			size, err := j.size(name)
+			j.number = max(j.number, number)
 			if err != nil {
-				return err
+				j.log.Error("journal: a spare segment cannot be opened and is left alone", "err", err)
+				continue
 			}
 			j.spares = append(j.spares, spare{name, size})
-			j.number = max(j.number, number)
 			j.used.Add(size)
 		} else if stream, ok := parseStateName(name); ok {
 			ids[stream] = true
 		}
 	}
-	for id := range ids {
+	for _, id := range slices.Sorted(maps.Keys(ids)) {
+		if left[id] {
+			continue
+		}
 		s, err := j.adopt(id, segments[id])
 		if err != nil {
-			return err
+			j.leave(id, err)
+			continue
 		}
 		if s != nil {
 			j.streams = append(j.streams, s)
 		}
 	}
-	slices.SortFunc(j.streams, func(a, b *Stream) int {
-		if c := int64(a.age()) - int64(b.age()); c != 0 {
-			return int(max(min(c, 1), -1))
-		}
-		return int(max(min(a.beganUs-b.beganUs, 1), -1))
+	slices.SortStableFunc(j.streams, func(a, b *Stream) int {
+		return cmp.Or(cmp.Compare(a.age(), b.age()), cmp.Compare(a.beganUs, b.beganUs))
 	})
 	return nil
+}
+
+// leave says that a stream is not touched by this start. Visitors are not turned away for it, and nothing is done on half a
+// knowledge: the next start may be able to read it.
+func (j *Journal) leave(stream uint64, err error) {
+	j.counters.failures.Add(1)
+	j.log.Error("journal: a stream cannot be read and is left as it is until the next start. Check the disk; if the stream's state file is beyond "+
+		"repair, remove it, and the stream is sent again from its oldest segment", "file", stateName(stream), "err", err)
 }
 
 // age orders streams: by their first segment. One without segments has nothing but its last announcement to send.
@@ -83,8 +97,8 @@ func (j *Journal) size(name string) (int64, error) {
 
 // adopt makes a Stream of what an older start left. It returns nil if there is nothing left to do for it.
 func (j *Journal) adopt(id uint64, segments []*segment) (*Stream, error) {
-	slices.SortFunc(segments, func(a, b *segment) int { return int(max(min(int64(a.number)-int64(b.number), 1), -1)) })
-	known, file, ok, err := readState(j.dir, id)
+	slices.SortFunc(segments, func(a, b *segment) int { return cmp.Compare(a.number, b.number) })
+	known, file, ok, sure, err := readState(j.dir, id)
 	if err != nil {
 		return nil, err
 	}
@@ -94,10 +108,11 @@ func (j *Journal) adopt(id uint64, segments []*segment) (*Stream, error) {
 		return nil, s.remove()
 	}
 	lanes, hint := known.lanes, uint64(0)
+	var failed error
 	for i, g := range segments {
 		h, valid, err := g.readHeader(j.dir)
 		if err != nil {
-			return nil, fmt.Errorf("read header of %s: %w", g.name, err)
+			failed = err // needed only if nothing else tells the lanes
 		}
 		if !valid {
 			continue
@@ -107,12 +122,16 @@ func (j *Journal) adopt(id uint64, segments []*segment) (*Stream, error) {
 		hint = max(hint, h.acknowledged)
 		if !ok {
 			s.state.beganUs = h.beganUs
-			if i == 0 {
-				hint = max(hint, h.first-1) // what came before was acknowledged, or is lost without a trace here; announcements tell
-			}
+		}
+		if !sure && i == 0 {
+			// What came before was acknowledged, or is lost without a trace here: the announcements tell.
+			hint = max(hint, h.first-1)
 		}
 	}
-	if !ok && lanes == (event.Lanes{}) {
+	if lanes == (event.Lanes{}) && failed != nil {
+		return nil, failed
+	}
+	if lanes == (event.Lanes{}) {
 		return nil, j.setAside(s)
 	}
 	s.lanes, s.beganUs = lanes, s.state.beganUs

@@ -125,7 +125,8 @@ type Options struct {
 	// Registerer takes the metrics. Nil: none are registered.
 	Registerer prometheus.Registerer
 
-	manual bool // tests: no goroutines; what they do is called by hand
+	manual bool          // tests: no goroutines; what they do is called by hand
+	ids    func() uint64 // tests: instead of random ones
 }
 
 const (
@@ -161,6 +162,9 @@ func (o *Options) check() error {
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now
+	}
+	if o.ids == nil {
+		o.ids = randomID
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -269,13 +273,17 @@ func Open(o Options) (*Journal, error) {
 	return j, nil
 }
 
+func randomID() uint64 {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	return binary.LittleEndian.Uint64(b[:])
+}
+
 // newStream begins a stream in memory.
 func (j *Journal) newStream() *Stream {
 	id := uint64(0)
 	for id == 0 || j.stream(id) != nil {
-		var b [8]byte
-		rand.Read(b[:]) // never fails
-		id = binary.LittleEndian.Uint64(b[:])
+		id = j.o.ids()
 	}
 	s := &Stream{j: j, id: id, seed: seed(id), lanes: j.o.Lanes, beganUs: j.o.Clock().UnixMicro()}
 	s.file = &stateFile{dir: j.dir, stream: id, durable: -1}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"spillway.dev/redirector/journal/disk"
@@ -266,30 +267,48 @@ func (j *Journal) retire(g *segment) error {
 // found an older cursor and no segment would report their events as lost.
 func (j *Journal) recycle() {
 	for _, s := range j.Streams() {
-		k := s.acknowledged.Load()
-		s.mu.Lock()
-		some := len(s.segments) > 0 && s.segments[0].doneAt(k)
-		s.mu.Unlock()
-		if !some || !j.save(s, true) {
-			continue
+		err := j.recycleStream(s)
+		if err != nil {
+			if j.counters.failures.Add(1); j.counters.recycleFailing.CompareAndSwap(false, true) {
+				j.log.Error("journal: cannot recycle a segment. Check the disk", "err", err)
+			}
+			return
 		}
-		for {
-			s.mu.Lock()
-			if len(s.segments) == 0 || !s.segments[0].doneAt(k) {
-				s.mu.Unlock()
-				break
-			}
-			g := s.segments[0]
-			if free, _ := g.release(); !free { // a reader is about to leave it
-				s.mu.Unlock()
-				break
-			}
-			s.segments = s.segments[1:]
+	}
+	if j.counters.recycleFailing.CompareAndSwap(true, false) {
+		j.log.Info("journal: segments can be recycled again")
+	}
+}
+
+func (j *Journal) recycleStream(s *Stream) error {
+	s.retiring.Lock()
+	defer s.retiring.Unlock()
+	k := s.acknowledged.Load()
+	s.mu.Lock()
+	some := len(s.segments) > 0 && s.segments[0].doneAt(k)
+	s.mu.Unlock()
+	if !some || !j.save(s, true) {
+		return nil
+	}
+	for {
+		s.mu.Lock()
+		if len(s.segments) == 0 || !s.segments[0].doneAt(k) {
 			s.mu.Unlock()
-			if err := j.retire(g); err != nil {
-				j.counters.failures.Add(1)
-				j.log.Error("journal: cannot recycle a segment; its space is used until the next start", "err", err)
-			}
+			return nil
+		}
+		g := s.segments[0]
+		if free, _ := g.release(); !free { // a reader is about to leave it
+			s.mu.Unlock()
+			return nil
+		}
+		s.segments = s.segments[1:]
+		s.mu.Unlock()
+		if err := j.retire(g); err != nil {
+			// It is tried again. What is left behind when its stream is forgotten would be taken for all of that stream.
+			s.mu.Lock()
+			s.segments = slices.Insert(s.segments, 0, g)
+			s.mu.Unlock()
+			return err
 		}
 	}
 }
@@ -382,10 +401,19 @@ func (j *Journal) sync() error {
 		from, to int
 	}
 	var parts []part
+	var errs []error
 	for _, s := range j.Streams() {
 		s.mu.Lock()
 		segments := append([]*segment(nil), s.segments...)
 		s.mu.Unlock()
+		for _, g := range segments {
+			// What a process that was killed left in the page cache is not on the disk yet either.
+			if !g.own && g.synced == 0 {
+				if err := g.flush(j.dir); err != nil {
+					errs = append(errs, err)
+				}
+			}
+		}
 		j.mu.Lock()
 		for _, g := range segments {
 			if end := int(g.committed.Load()); g.own && end > g.synced {
@@ -397,7 +425,6 @@ func (j *Journal) sync() error {
 		}
 		j.mu.Unlock()
 	}
-	var errs []error
 	started := time.Now()
 	for _, p := range parts {
 		b, err := p.g.pin(j.dir)
@@ -422,5 +449,22 @@ func (j *Journal) sync() error {
 		j.counters.failures.Add(1)
 		return err
 	}
+	return nil
+}
+
+// flush puts a found segment on the disk.
+func (g *segment) flush(dir disk.FS) error {
+	f, err := dir.Open(g.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open %s: %w", g.name, err)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", g.name, err)
+	}
+	g.synced = int(g.size)
 	return nil
 }

@@ -8,11 +8,12 @@ import (
 
 // counters are what the background work counts.
 type counters struct {
-	unreadable   atomic.Uint64
-	syncs        atomic.Uint64
-	syncNanos    atomic.Uint64
-	failures     atomic.Uint64
-	stateFailing atomic.Bool
+	unreadable     atomic.Uint64
+	syncs          atomic.Uint64
+	syncNanos      atomic.Uint64
+	failures       atomic.Uint64
+	stateFailing   atomic.Bool
+	recycleFailing atomic.Bool
 }
 
 // Stats is what a journal has done since it was opened, and what it holds.

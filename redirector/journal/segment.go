@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"runtime/debug"
 	"strconv"
@@ -123,7 +124,7 @@ type segment struct {
 	read      atomic.Bool   // a reader has been through
 
 	tail   int // where the next record goes; guarded by Journal.mu
-	synced int // everything before is on the disk, or was handed to the disk; used by the syncer only
+	synced int // everything before is on the disk; of a found segment all, if it is not 0. Used by the syncer only
 }
 
 // pin maps the segment if it is not mapped and keeps it so until unpin.
@@ -180,16 +181,20 @@ func (g *segment) readHeader(dir disk.FS) (header, bool, error) {
 	}
 	defer f.Close()
 	var b [headerSize]byte
+	var failed error
 	for i := range headerCopies {
-		// A page that cannot be read leaves the other copy.
-		if n, _ := f.ReadAt(b[:], int64(i*disk.PageSize)); n < len(b) {
+		n, err := f.ReadAt(b[:], int64(i*disk.PageSize))
+		if err != nil && !errors.Is(err, io.EOF) {
+			failed = fmt.Errorf("read header of %s: %w", g.name, err) // the copy may do
+		}
+		if n < len(b) {
 			continue
 		}
 		if h, ok := parseHeader(b[:]); ok && h.stream == g.stream && h.number == g.number {
 			return h, true, nil
 		}
 	}
-	return header{}, false, nil
+	return header{}, false, failed
 }
 
 // find returns the first valid record at or after at and below limit. What cannot be read, because it is damaged or because

@@ -132,35 +132,39 @@ type stateFile struct {
 	stream     uint64
 	file       disk.File
 	generation uint64
-	durable    int // the slot that was synced last; -1: none
+	durable    int  // the slot that was synced last; -1: none
+	named      bool // the file's name is durable
 }
 
-// readState reads the newest valid state of a stream.
-func readState(dir disk.FS, stream uint64) (s state, file *stateFile, ok bool, err error) {
-	file = &stateFile{dir: dir, stream: stream, durable: -1}
+// readState reads the newest valid state of a stream; ok is false if there is none. sure is false if a newer one may have been there.
+func readState(dir disk.FS, stream uint64) (s state, file *stateFile, ok, sure bool, err error) {
+	file, sure = &stateFile{dir: dir, stream: stream, durable: -1}, true
 	f, err := dir.Open(stateName(stream))
 	if errors.Is(err, fs.ErrNotExist) {
-		return state{}, file, false, nil
+		return state{}, file, false, false, nil
 	}
 	if err != nil {
-		return state{}, nil, false, fmt.Errorf("open state of stream %016x: %w", stream, err)
+		return state{}, nil, false, false, fmt.Errorf("open state of stream %016x: %w", stream, err)
 	}
 	file.file = f
 	b := make([]byte, slotSize)
 	for slot := range 2 {
 		n, err := f.ReadAt(b, int64(slot)*slotSize)
 		if err != nil && !errors.Is(err, io.EOF) {
-			continue // the other slot may do
+			f.Close() // the other slot may be older: better none than that
+			return state{}, nil, false, false, fmt.Errorf("read state of stream %016x: %w", stream, err)
 		}
 		if t, of, generation, valid := decodeState(b[:n]); valid && of == stream && generation >= file.generation {
 			s, ok = t, true
 			file.generation, file.durable = generation, slot
+		} else if !valid && strings.Trim(string(b[:n]), "\x00") != "" {
+			sure = false
 		}
 	}
 	// What was found may be in the page cache only: after a kill the newest slot is not yet the durable one. If this fails the disk
 	// is failing, and the next write says so.
 	_ = f.Sync()
-	return s, file, ok, nil
+	return s, file, ok, sure && ok, nil
 }
 
 // write puts s where the next process finds it, also after a kill. With sync it is on the disk before write returns.
@@ -188,6 +192,12 @@ func (f *stateFile) write(s *state, sync bool) error {
 	}
 	if err := f.file.Sync(); err != nil {
 		return fmt.Errorf("sync state of stream %016x: %w", f.stream, err)
+	}
+	if !f.named {
+		if err := f.dir.Sync(); err != nil {
+			return fmt.Errorf("sync directory for the state of stream %016x: %w", f.stream, err)
+		}
+		f.named = true
 	}
 	f.durable = slot
 	return nil

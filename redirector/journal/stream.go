@@ -35,8 +35,9 @@ type Stream struct {
 	segments []*segment // by number
 	dirty    bool       // state differs from what was written
 
-	saving sync.Mutex // one writer of the state file at a time; guards file
-	file   *stateFile
+	retiring sync.Mutex // one at a time gives segments back
+	saving   sync.Mutex // one writer of the state file at a time; guards file
+	file     *stateFile
 }
 
 // ID is the stream's random number, never zero.
@@ -184,19 +185,19 @@ func (s *Stream) remove() error {
 	if err := j.discardReady(s); err != nil {
 		return err
 	}
+	s.retiring.Lock()
+	defer s.retiring.Unlock()
 	s.mu.Lock()
 	segments := s.segments
-	s.segments = nil
 	s.mu.Unlock()
-	var errs []error
 	for _, g := range segments {
 		if err := j.retire(g); err != nil {
-			errs = append(errs, err)
+			return err
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
+	s.mu.Lock()
+	s.segments = nil
+	s.mu.Unlock()
 	if err := j.dir.Sync(); err != nil {
 		return fmt.Errorf("sync directory: %w", err)
 	}

@@ -36,6 +36,8 @@ type Memory struct {
 	// Fault, if set, is asked before each operation; an error makes it fail without effect. It is called without the
 	// Memory's lock held, so it may Crash it.
 	Fault func(op Operation, name string) error
+	// Lies has every sync succeed without effect, as a disk with a careless cache does: a test that must then fail shows that it can.
+	Lies bool
 	// Capacity bounds the sum of all files, in bytes. Zero: no bound.
 	Capacity int64
 
@@ -147,7 +149,7 @@ func copyAt(dst, src []byte, at int) {
 // copyOf makes a Memory whose files are clones: names as a process sees them, durable and pending as on the disk.
 func (m *Memory) copyOf(names, durable map[string]*inode, pending []change, clone func(*inode) *inode) *Memory {
 	c := NewMemory()
-	c.Capacity = m.Capacity
+	c.Capacity, c.Lies = m.Capacity, m.Lies
 	made := map[*inode]*inode{}
 	add := func(n *inode) *inode {
 		if n != nil && made[n] == nil {
@@ -297,6 +299,9 @@ func (m *Memory) Sync() error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.Lies {
+		return nil
+	}
 	m.durable = map[string]*inode{}
 	for name, n := range m.names {
 		m.durable[name] = n
@@ -379,6 +384,9 @@ func (f *memoryFile) Sync() error {
 	}
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
+	if f.m.Lies {
+		return nil
+	}
 	f.n.synced = append(f.n.synced[:0], f.n.data...)
 	return nil
 }
@@ -407,6 +415,9 @@ func (p *memoryMapping) Sync(from, to int) error {
 	}
 	p.f.m.mu.Lock()
 	defer p.f.m.mu.Unlock()
+	if p.f.m.Lies {
+		return nil
+	}
 	n := p.f.n
 	from = max(from, 0) &^ (PageSize - 1)
 	to = min((to+PageSize-1)&^(PageSize-1), len(n.data))
