@@ -16,8 +16,9 @@
 // # Differences from a server
 //
 // A query id does not reach libchdb: the gateway writes it as a comment before the statement, where
-// system.processes.query shows it, and in KILL QUERY reads query_id from there. There are no users, no sessions
-// (session_id), no query log. Text that names files of the client (INTO OUTFILE, FROM INFILE) is refused, as over HTTP.
+// system.processes.query shows it, and in KILL QUERY reads query_id from there. There are no users and no query log. A setting
+// in the URL of a request within a session (session_id) is back at its default afterwards, whatever SET said before. Text that
+// names files of the client (INTO OUTFILE, FROM INFILE) is refused, as a server refuses it over HTTP.
 package clickhouse
 
 import (
@@ -56,6 +57,7 @@ type Engine struct {
 	version  string
 	timezone string
 	slots    chan struct{}
+	sessions sessions
 
 	mu      sync.Mutex
 	running map[string]struct{} // ids of running statements
@@ -183,6 +185,7 @@ func (e *Engine) Close() {
 	e.closed = true
 	e.mu.Unlock()
 	if !closed {
+		e.closeSessions()
 		e.root.Close()
 	}
 }

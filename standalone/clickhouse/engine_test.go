@@ -27,7 +27,12 @@ var shared struct {
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	library, err := filepath.Abs("../engines/node_modules/@chdb/lib-linux-x64-gnu/libchdb.so")
+	found, err := filepath.Glob("../engines/node_modules/@chdb/*/libchdb.*")
+	if err != nil || len(found) == 0 {
+		fmt.Fprintln(os.Stderr, "libchdb is not there: run 'make setup'")
+		return 1
+	}
+	library, err := filepath.Abs(found[0])
 	if err != nil {
 		panic(err)
 	}

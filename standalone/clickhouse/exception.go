@@ -19,6 +19,7 @@ const (
 	codeTooManyQueries = 202
 	codeSameID         = 216
 	codeNetwork        = 210
+	codeNoSpace        = 243
 )
 
 // exception is an error as ClickHouse reports it over HTTP.

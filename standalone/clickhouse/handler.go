@@ -1,7 +1,6 @@
 package clickhouse
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -73,14 +72,15 @@ func (e *Engine) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer e.end(q.id)
-	conn, err := e.prepare(q)
+	lease, err := e.prepare(q)
 	if err != nil {
 		out.fail(toException(err))
 		return
 	}
+	conn := lease.conn
 	// What is running when the client leaves: a question is not worth answering any more, a change is carried to its end.
 	if q.statement.kind == read {
-		stop := context.AfterFunc(r.Context(), func() { e.kill(q.id) })
+		stop := e.killWhenLeft(r.Context(), q.id)
 		defer stop()
 	}
 	var result libchdb.Result
@@ -96,7 +96,7 @@ func (e *Engine) serve(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	// Before the answer: who reads it must not find the statement in system.processes any more.
-	conn.Close()
+	lease.end(err)
 	if err != nil {
 		out.fail(toException(err))
 		return
@@ -112,32 +112,14 @@ func (q *request) allowed() error {
 	if q.statement.files {
 		return exceptionf(codeNotImplemented, "NOT_IMPLEMENTED", "INTO OUTFILE and FROM INFILE name files of a client and are not allowed over HTTP")
 	}
+	if q.readonly && q.session != "" && q.statement.kind != read && !reading[q.statement.verb] {
+		return exceptionf(164, "READONLY", "Cannot execute %s in readonly mode", q.statement.verb)
+	}
 	return nil
 }
 
-// prepare opens a connection with the request's database, external tables and settings.
-func (e *Engine) prepare(q *request) (*libchdb.Conn, error) {
-	conn, err := e.connect()
-	if err != nil {
-		return nil, err
-	}
-	if q.database != "default" {
-		_, err = conn.Query("USE "+quoteName(q.database), "", nil)
-	}
-	for _, table := range q.externals {
-		if err == nil {
-			err = e.load(conn, table)
-		}
-	}
-	if sql := q.setStatement(); err == nil && sql != "" {
-		_, err = conn.Query(sql, "", nil)
-	}
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return conn, nil
-}
+// reading are the statements besides SELECT that change nothing but a session.
+var reading = map[string]bool{"SHOW": true, "DESCRIBE": true, "DESC": true, "EXISTS": true, "EXPLAIN": true, "USE": true, "SET": true}
 
 // ownText is the statement as the client wrote it, but for query_id in KILL QUERY.
 func (q *request) ownText() string {

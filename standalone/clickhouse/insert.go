@@ -16,15 +16,29 @@ func (e *Engine) receive(q *request) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a file for an insert's rows: %w", err)
 	}
-	if _, err := io.Copy(file, q.rows); err != nil {
+	rows := &noting{from: q.rows}
+	if _, err := io.Copy(file, rows); err != nil {
 		e.discard(file)
-		var own *exception
-		if errors.As(err, &own) {
-			return nil, own
+		if rows.err == nil {
+			return nil, exceptionf(codeNoSpace, "NOT_ENOUGH_SPACE", "An insert's rows could not be kept, nothing was inserted: %v", err)
 		}
 		return nil, exceptionf(codeNetwork, "NETWORK_ERROR", "An insert's rows could not be received, nothing was inserted: %v", err)
 	}
 	return file, nil
+}
+
+// noting remembers that reading failed, to tell a client that broke off from a disk that is full.
+type noting struct {
+	from io.Reader
+	err  error
+}
+
+func (n *noting) Read(p []byte) (int, error) {
+	k, err := n.from.Read(p)
+	if err != nil && err != io.EOF {
+		n.err = err
+	}
+	return k, err
 }
 
 // discard removes a scratch file.

@@ -1,7 +1,6 @@
 package clickhouse
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -41,6 +40,10 @@ type request struct {
 	settings  [][2]string
 	externals []external
 	database  string
+	session   string // session_id
+	timeout   string // session_timeout, seconds
+	mustExist bool   // session_check
+	closing   bool   // close_session
 	format    string // of the result, unless the statement names one
 	revision  uint64 // of Native blocks in the result
 	native    bool   // compress the result in ClickHouse's own frames
@@ -64,7 +67,7 @@ var notSettings = map[string]bool{
 	"query": true, "query_id": true, "database": true, "user": true, "password": true, "quota_key": true,
 	"default_format": true, "compress": true, "decompress": true, "buffer_size": true, "wait_end_of_query": true,
 	"client_protocol_version": true, "session_timeout": true, "session_check": true, "role": true, "stacktrace": true,
-	"close_session": true,
+	"close_session": true, "session_id": true,
 }
 
 // newRequest reads a request up to an insert's rows.
@@ -72,19 +75,21 @@ func (e *Engine) newRequest(r *http.Request) (*request, error) {
 	query := r.URL.Query()
 	q := &request{
 		id:       query.Get("query_id"),
-		database: first(query.Get("database"), r.Header.Get("X-ClickHouse-Database"), e.cfg.Database),
+		database: first(query.Get("database"), r.Header.Get("X-ClickHouse-Database")),
+		session:  query.Get("session_id"),
+		timeout:  query.Get("session_timeout"),
 		format:   first(query.Get("default_format"), r.Header.Get("X-ClickHouse-Format"), "TabSeparated"),
 		native:   flag(query.Get("compress")),
 		whole:    flag(query.Get("wait_end_of_query")),
 		method:   compress.LZ4,
+
+		mustExist: flag(query.Get("session_check")),
+		closing:   flag(query.Get("close_session")),
 	}
 	if q.id == "" {
 		q.id = uuid.NewString()
 	} else if !goodID.MatchString(q.id) {
 		return nil, exceptionf(codeBadArguments, "BAD_ARGUMENTS", "The gateway takes query ids of 1 to 200 letters, digits and _.:@=-, not %q", q.id)
-	}
-	if query.Get("session_id") != "" {
-		return nil, exceptionf(codeNotImplemented, "NOT_IMPLEMENTED", "The embedded engine has no HTTP sessions: leave out session_id and give settings with each request")
 	}
 	if v := query.Get("client_protocol_version"); v != "" {
 		n, err := strconv.ParseUint(v, 10, 32)
@@ -108,8 +113,9 @@ func (e *Engine) newRequest(r *http.Request) (*request, error) {
 		if notSettings[name] {
 			continue
 		}
-		if name == "readonly" && value != "0" {
-			q.readonly = true
+		if name == "readonly" {
+			q.readonly = value != "0"
+			continue
 		}
 		q.settings = append(q.settings, [2]string{name, value})
 	}
@@ -312,28 +318,3 @@ func first(values ...string) string {
 }
 
 func flag(value string) bool { return value != "" && value != "0" && value != "false" }
-
-// setStatement is the SET statement for the request's settings, or empty.
-func (q *request) setStatement() string {
-	var sql bytes.Buffer
-	for _, s := range q.settings {
-		if s[0] == "readonly" {
-			continue
-		}
-		if sql.Len() == 0 {
-			sql.WriteString("SET ")
-		} else {
-			sql.WriteString(", ")
-		}
-		sql.WriteString(quoteName(s[0]) + " = " + quoteText(s[1]))
-	}
-	if q.readonly {
-		// Last, since nothing can be set afterwards. 2 lets a SELECT carry SETTINGS.
-		if sql.Len() == 0 {
-			sql.WriteString("SET readonly = 2")
-		} else {
-			sql.WriteString(", readonly = 2")
-		}
-	}
-	return sql.String()
-}
