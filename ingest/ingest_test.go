@@ -52,7 +52,9 @@ func TestAClickIsInTheTableInAMoment(t *testing.T) {
 		}
 		require.NoError(t, producer.ProduceSync(ctx, &kgo.Record{Partition: partition, Value: value}).FirstErr())
 	}
-	count := func() uint64 { return tabletest.Number(t, tbl, "SELECT count() FROM events WHERE class = 'person' AND browser = 'Firefox'") }
+	count := func() uint64 {
+		return tabletest.Number(t, tbl, "SELECT count() FROM events WHERE class = 'person' AND browser = 'Firefox'")
+	}
 	for p := range int32(4) {
 		send(p, 1, 10)
 	}

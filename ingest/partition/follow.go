@@ -205,7 +205,7 @@ func (f *following) rewound() error {
 		return nil
 	}
 	if r.cause != rewindStarted {
-		f.missing.tried = true
+		f.missing.tried = time.Now()
 	}
 	f.log.Info("read again to the end", "cause", r.cause, "offset", r.next)
 	if f.term.Healing() {
@@ -252,9 +252,12 @@ func (f *following) look(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	f.doubts = 0
-	finding, events := f.there.Missing(now, f.options.Settle)
+	finding, events, early := f.there.Missing(now, f.options.Settle)
+	if early {
+		return nil
+	}
 	f.Metrics.missing.WithLabelValues(label(f.partition)).Set(float64(events))
-	if f.missing.judge(now, finding, f.options.Settle) {
+	if f.missing.judge(now, finding, f.options) {
 		f.log.Warn("events that were announced are missing; reading Kafka again from its beginning", "events", events)
 		return errAgain
 	}

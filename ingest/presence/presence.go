@@ -75,11 +75,11 @@ func (p *Partition) Streams() int { return len(p.streams) }
 type Finding uint64
 
 // Missing returns what was announced and is missing for at least settle. What was announced a moment ago may still be on its way from
-// the journal, so the end of a stream counts only after nothing of it was heard for so long; holes only when so much time has gone
-// since the partition was read from the table.
-func (p *Partition) Missing(now time.Time, settle time.Duration) (finding Finding, events uint64) {
+// the journal, so the end of a stream counts only after nothing of it was heard for so long, and so much time must have gone since
+// the partition was read from the table: before, it is too early to tell.
+func (p *Partition) Missing(now time.Time, settle time.Duration) (finding Finding, events uint64, early bool) {
 	if now.Sub(p.loaded) < settle {
-		return 0, 0
+		return 0, 0, true
 	}
 	var missing, gone []Range
 	for id, s := range p.streams {
@@ -104,7 +104,7 @@ func (p *Partition) Missing(now time.Time, settle time.Duration) (finding Findin
 	if events > 0 && finding == 0 {
 		finding = 1
 	}
-	return finding, events
+	return finding, events, false
 }
 
 // mix scatters a number's bits (the finalizer of SplitMix64).
