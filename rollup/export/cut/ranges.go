@@ -94,6 +94,14 @@ func Of(ranges ...Range) Ranges {
 	return out
 }
 
+// upTo is 1 … n; empty if n is zero.
+func upTo(n uint64) Ranges {
+	if n == 0 {
+		return nil
+	}
+	return Ranges{{1, n}}
+}
+
 // Union is what is in either.
 func (s Ranges) Union(other Ranges) Ranges {
 	switch {

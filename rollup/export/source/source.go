@@ -185,6 +185,9 @@ func (r *Records) Next() (arrow.RecordBatch, error) {
 	return batch, nil
 }
 
+// Cancel makes a running Next return. Other than the methods above it may be called from another goroutine.
+func (r *Records) Cancel() { r.stop() }
+
 // Close ends the query, finished or not, and frees what it holds.
 func (r *Records) Close() {
 	r.idle.Stop()

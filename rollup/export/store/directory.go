@@ -13,11 +13,9 @@ import (
 	"strings"
 )
 
-// partial ends the name of a file that is being written; its name also begins with a dot, so that no reader takes it for data.
-const partial = ".partial"
-
-// Directory is a store in a local directory. A file is written beside its place, flushed to the disk and then renamed or linked
-// into it, with the directory flushed too: gocloud's fileblob does neither, and its conditional write holds within one process only.
+// Directory is a store in a local directory. A file is written in the folder of Unfinished, flushed to the disk and then renamed or
+// linked into its place, with the place's folder flushed too: gocloud's fileblob does neither, and its conditional write holds within
+// one process only.
 type Directory struct {
 	root string
 }
@@ -93,20 +91,21 @@ func (d *Directory) place(path string) (string, error) {
 
 // Create begins a file.
 func (d *Directory) Create(_ context.Context, path string) (Writer, error) {
-	return d.create(path, "")
+	return d.create(path)
 }
 
-func (d *Directory) create(path, suffix string) (*fileWriter, error) {
+func (d *Directory) create(path string) (*fileWriter, error) {
 	place, err := d.place(path)
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Dir(place)
-	if err := makeDirectory(dir); err != nil {
-		return nil, fmt.Errorf("write %s: %w", path, err)
+	unfinished := filepath.Join(d.root, Unfinished)
+	for _, folder := range []string{filepath.Dir(place), unfinished} {
+		if err := makeDirectory(folder); err != nil {
+			return nil, fmt.Errorf("write %s: %w", path, err)
+		}
 	}
-	temporary := filepath.Join(dir, "."+filepath.Base(place)+suffix+partial)
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	f, err := os.OpenFile(filepath.Join(unfinished, filepath.Base(place)+"."+rand.Text()[:12]), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("write %s: %w", path, err)
 	}
@@ -155,7 +154,7 @@ func (w *fileWriter) Abort() {
 
 // CreateNew makes a file if there is none: link(2) fails if the name is taken, on every POSIX file system.
 func (d *Directory) CreateNew(_ context.Context, path string, data []byte) error {
-	w, err := d.create(path, "."+rand.Text()[:12])
+	w, err := d.create(path)
 	if err != nil {
 		return err
 	}
@@ -235,13 +234,8 @@ func (d *Directory) List(ctx context.Context, prefix string, f func(Object) erro
 		if err != nil {
 			return err
 		}
-		o := Object{Path: filepath.ToSlash(relative)}
-		folder, name := o.Path[:len(o.Path)-len(entry.Name())], entry.Name()
-		if strings.HasPrefix(name, ".") && strings.HasSuffix(name, partial) {
-			o.Partial = true
-			name = strings.TrimPrefix(name, ".")
-		}
-		if !strings.HasPrefix(folder+name, prefix) {
+		path := filepath.ToSlash(relative)
+		if !strings.HasPrefix(path, prefix) {
 			return nil
 		}
 		info, err := entry.Info()
@@ -251,8 +245,7 @@ func (d *Directory) List(ctx context.Context, prefix string, f func(Object) erro
 		if err != nil {
 			return err
 		}
-		o.Size, o.Time = info.Size(), info.ModTime()
-		return f(o)
+		return f(Object{Path: path, Size: info.Size(), Time: info.ModTime()})
 	})
 	if err != nil {
 		return fmt.Errorf("list %s: %w", prefix, err)

@@ -22,12 +22,14 @@ var ErrNotFound = errors.New("not found")
 
 // Object is a file as a listing shows it.
 type Object struct {
-	Path string // relative to the store's root, with slashes
-	Size int64  // bytes
-	Time time.Time
-	// Partial says that it is what an unfinished Create left. Only directories show these.
-	Partial bool
+	Path string    // relative to the store's root, with slashes
+	Size int64     // bytes
+	Time time.Time // of the last change
 }
+
+// Unfinished is the folder of what is being written to a directory, or was when its writer was killed: each is named as the file it
+// was to be, a dot and a random word.
+const Unfinished = ".unfinished"
 
 // Store is where files are kept. Paths are relative, with slashes. It is safe for use by several goroutines.
 type Store interface {
@@ -38,7 +40,7 @@ type Store interface {
 	CreateNew(ctx context.Context, path string, data []byte) error
 	// Read opens a file, or returns ErrNotFound.
 	Read(ctx context.Context, path string) (io.ReadCloser, error)
-	// Stat returns a file's size, or ErrNotFound.
+	// Stat returns a file's size and time, or ErrNotFound.
 	Stat(ctx context.Context, path string) (Object, error)
 	// List calls f with each file whose path begins with prefix, in the order of their paths.
 	List(ctx context.Context, prefix string, f func(Object) error) error

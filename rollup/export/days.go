@@ -1,0 +1,103 @@
+package export
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"spillway.dev/rollup/export/manifest"
+	"spillway.dev/rollup/export/parquetfile"
+	"spillway.dev/rollup/export/source"
+	"spillway.dev/rollup/export/store"
+	"spillway.dev/schemas/dictionary"
+)
+
+// closedDay is a version of a closed day.
+type closedDay struct {
+	date     time.Time // midnight UTC
+	closedAt time.Time
+	events   uint64
+}
+
+func (d closedDay) name() string { return d.date.Format(time.DateOnly) }
+
+// closedDays returns the days that were closed, or closed again, since they were published; at most maxDays, oldest first.
+func (e *Exporter) closedDays(ctx context.Context) ([]closedDay, error) {
+	all, err := e.readClosed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var fresh []closedDay
+	for _, d := range all {
+		if e.scope.Since != nil && d.date.Before(e.scope.Since.Truncate(24*time.Hour)) || e.scope.Until != nil && !d.date.Before(*e.scope.Until) {
+			continue
+		}
+		if last, ok := e.state.Days[d.name()]; !ok || last.ClosedAt.Before(d.closedAt) {
+			fresh = append(fresh, d)
+		}
+	}
+	slices.SortFunc(fresh, func(a, b closedDay) int { return cmp.Compare(a.date.Unix(), b.date.Unix()) })
+	return fresh[:min(len(fresh), maxDays)], nil
+}
+
+// readClosed reads the newest version of every closed day.
+func (e *Exporter) readClosed(ctx context.Context) ([]closedDay, error) {
+	var all []closedDay
+	err := e.source.Rows(ctx, source.Query{SQL: "SELECT date, max(closed_at), argMax(events, closed_at) FROM " + e.table.Layout.All("closed_days") + " GROUP BY date"},
+		func(r source.Row) error {
+			all = append(all, closedDay{date: r.Date(0), closedAt: r.Time(1), events: r.Uint(2)})
+			return nil
+		})
+	if err != nil {
+		return nil, fmt.Errorf("read which days are closed: %w", err)
+	}
+	return all, nil
+}
+
+// writeDay writes one closed day. A day that is being closed again just now is left for the next cut.
+func (e *Exporter) writeDay(ctx context.Context, files *attempt, m *manifest.Manifest, d closedDay) error {
+	t := dictionary.Days()
+	before := len(files.paths)
+	writer, err := parquetfile.NewWriter(ctx, t, e.options(files, 0), func(int) (string, store.Writer, error) {
+		return files.create(ctx, t.Name+"/dt="+d.name()+"/")
+	})
+	if err != nil {
+		return err
+	}
+	// Closed days have few values of each dimension but many of referrers: those come as plain strings.
+	sql := "SELECT " + t.Select(func(column string) bool { return column == "value" }) + " FROM (SELECT * FROM " + e.table.Layout.All(t.Source) +
+		" WHERE date = toDate('" + d.name() + "') ORDER BY profile_id, dimension, kind, class, link_id, surface, bucket, value)"
+	records, err := e.source.Query(ctx, source.Query{SQL: sql, Params: map[string]string{"closed_at": d.closedAt.UTC().Format("2006-01-02 15:04:05.000000")}})
+	if err != nil {
+		return fmt.Errorf("read the closed day %s: %w", d.name(), err)
+	}
+	defer records.Close()
+	var written []parquetfile.File
+	if err = writer.Copy(records.Next, records.Cancel, func(int64) {}); err == nil {
+		written, err = writer.Close()
+	}
+	if err != nil {
+		writer.Abort()
+		return fmt.Errorf("export the closed day %s: %w", d.name(), err)
+	}
+	all, err := e.readClosed(ctx)
+	if err != nil {
+		return err
+	}
+	same := func(c closedDay) bool { return c.date.Equal(d.date) && c.closedAt.Equal(d.closedAt) }
+	if !slices.ContainsFunc(all, same) {
+		again := attempt{store: e.store, paths: files.paths[before:]}
+		again.remove(ctx)
+		files.paths = files.paths[:before]
+		return nil
+	}
+	day := manifest.Day{Date: d.name(), ClosedAt: d.closedAt, Events: d.events, Rows: writer.Rows(), Supersedes: e.state.Days[d.name()].Cut, Files: []string{}}
+	for _, f := range written {
+		day.Files = append(day.Files, f.Path)
+	}
+	m.Files = append(m.Files, entries(t, written)...)
+	m.Days = append(m.Days, day)
+	return nil
+}
