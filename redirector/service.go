@@ -135,7 +135,7 @@ func New(ctx context.Context, c Config, where engines.Addresses, log *slog.Logge
 	options := visit.Options{
 		Names: s.directory, Journal: s.journal, Visitors: s.salts, Pages: pages,
 		Trusted: trusted, CountryHeader: c.CountryHeader,
-		Now: time.Now, Log: log.With("part", "visit"), Registry: registry,
+		Log: log.With("part", "visit"), Registry: registry,
 	}
 	if c.Countries != "" {
 		if s.countries, err = country.Open(c.Countries, log.With("part", "country")); err != nil {

@@ -55,7 +55,7 @@ type Countries interface {
 	Of(client netip.Addr) string
 }
 
-// Options of a handler. All but Countries and CountryHeader must be set.
+// Options of a handler. All must be set unless they say otherwise.
 type Options struct {
 	Names    Names
 	Journal  Journal
@@ -67,9 +67,10 @@ type Options struct {
 	CountryHeader string
 	// Countries is asked where the header says nothing. Nil: the country stays unknown.
 	Countries Countries
-	Now       func() time.Time
-	Log       *slog.Logger
-	Registry  prometheus.Registerer
+	// Now tells the time. Nil: time.Now.
+	Now      func() time.Time
+	Log      *slog.Logger
+	Registry prometheus.Registerer
 }
 
 // Handler answers requests.
@@ -96,9 +97,12 @@ func NewHandler(o Options) (*Handler, error) {
 
 // Handle answers one request. It is a fasthttp.RequestHandler; nothing of ctx is kept after it returned.
 func (h *Handler) Handle(ctx *fasthttp.RequestCtx) {
-	began := h.Now()
+	began := ctx.Time() // the server has just looked
+	if h.Now != nil {
+		began = h.Now()
+	}
 	kind := h.route(ctx, began)
-	h.metrics.answered(kind, ctx.Response.StatusCode(), h.Now().Sub(began))
+	h.metrics.answered(kind, ctx.Response.StatusCode(), time.Since(began))
 }
 
 // route answers and says what it was.

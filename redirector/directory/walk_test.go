@@ -1,0 +1,84 @@
+package directory
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestWalk changes links, asks for them, cuts PostgreSQL off, ends the listener and lets what is held turn over, at random; when all
+// is quiet, the directory agrees with PostgreSQL. A seed that failed is walked again with SPILLWAY_SEED=….
+func TestWalk(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("SPILLWAY_SEED"); s != "" {
+		var err error
+		seed, err = strconv.ParseUint(s, 10, 64)
+		require.NoError(t, err)
+	}
+	t.Logf("SPILLWAY_SEED=%d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	w := newWorld(t)
+	d := w.directory(Options{CacheBytes: 1 << 20, LoadTimeout: 200 * time.Millisecond}, true)
+	id := w.profile("aurora")
+	const codes = 60
+	truth := map[string]string{} // code → where it leads
+	answers := func(code string) string {
+		if url, ok := truth[code]; ok {
+			return url
+		}
+		return ErrUnknown.Error()
+	}
+	open := true
+	for step := range 400 {
+		code := fmt.Sprintf("c%d", random.IntN(codes))
+		switch n := random.IntN(100); {
+		case n < 55:
+			d.Link("", []byte(code)) // served, whatever it is: an older answer is allowed while it is busy
+		case n < 80:
+			url := fmt.Sprintf("https://example.com/%d", step)
+			if _, there := truth[code]; there {
+				w.exec(`UPDATE links SET url = $2, deleted_at = NULL WHERE code = $1`, code, url)
+			} else {
+				w.exec(`INSERT INTO links (profile_id, code, title, url) VALUES ($1, $2, 't', $3)
+					ON CONFLICT (host, code) DO UPDATE SET url = excluded.url, deleted_at = NULL`, id, code, url)
+			}
+			truth[code] = url
+		case n < 88:
+			w.exec(`UPDATE links SET deleted_at = now() WHERE code = $1`, code)
+			delete(truth, code)
+		case n < 92:
+			if open {
+				w.door.Shut()
+			} else {
+				w.door.Open(t)
+			}
+			open = !open
+		case n < 95:
+			w.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spillway listen' AND datname = current_database()`)
+		default:
+			d.mu.Lock()
+			d.turnLocked()
+			d.unknown.turn()
+			d.mu.Unlock()
+		}
+	}
+	if !open {
+		w.door.Open(t)
+	}
+	for n := range codes {
+		code := fmt.Sprintf("c%d", n)
+		w.eventually(fmt.Sprintf("%s leads to %q, not %q (SPILLWAY_SEED=%d)", code, answers(code), leads(d, "", code), seed), func() bool {
+			return leads(d, "", code) == answers(code)
+		})
+	}
+	// And it stays so.
+	for n := range codes {
+		code := fmt.Sprintf("c%d", n)
+		require.Equal(t, answers(code), leads(d, "", code), "SPILLWAY_SEED=%d", seed)
+	}
+}
