@@ -1,7 +1,7 @@
 // Package redirector is the visitors' service: it answers links and profile pages and records every visit, exactly once.
 //
 // The way of one visit through the folders: visit answers it, with what directory knows, target makes of a link, and page shows of a
-// profile; address, class, country and visitor say who came; journal keeps the event; shipper brings it to Kafka.
+// profile; address, class, country, owner and visitor say who came; journal keeps the event; shipper brings it to Kafka.
 package redirector
 
 import (
@@ -20,6 +20,7 @@ import (
 	"spillway.dev/redirector/country"
 	"spillway.dev/redirector/directory"
 	"spillway.dev/redirector/journal"
+	"spillway.dev/redirector/owner"
 	"spillway.dev/redirector/page"
 	"spillway.dev/redirector/shipper"
 	"spillway.dev/redirector/visit"
@@ -64,6 +65,7 @@ type Service struct {
 	shipper   *shipper.Shipper
 	directory *directory.Directory
 	salts     *visitor.Salts
+	owners    *owner.Keys
 	countries *country.Database // nil: none
 	server    *visit.Server
 	listener  net.Listener
@@ -132,8 +134,9 @@ func New(ctx context.Context, c Config, where engines.Addresses, log *slog.Logge
 		return nil, err
 	}
 	s.salts = visitor.NewSalts(s.pool, time.Now, log.With("part", "visitor"))
+	s.owners = owner.NewKeys(s.pool, log.With("part", "owner"))
 	options := visit.Options{
-		Names: s.directory, Journal: s.journal, Visitors: s.salts, Pages: pages,
+		Names: s.directory, Journal: s.journal, Visitors: s.salts, Owners: s.owners, Pages: pages,
 		Trusted: trusted, CountryHeader: c.CountryHeader,
 		Log: log.With("part", "visit"), Registry: registry,
 	}
@@ -193,6 +196,7 @@ func (s *Service) Run(ctx context.Context) error {
 			return s.server.Run(ctx, s.listener, grace)
 		}},
 		{Name: "salts", Run: s.salts.Run},
+		{Name: "owners", Run: s.owners.Run},
 		{Name: "directory", Run: s.directory.Run},
 		{Name: "shipper", Grace: s.farewell + 2*time.Second, Run: s.shipper.Run},
 	}

@@ -74,7 +74,7 @@ func (d *Directory) refreshSome(ctx context.Context) (more bool, err error) {
 			d.metrics.changeSeconds.Observe(time.Since(heard).Seconds())
 		}
 	}
-	return d.settled(), nil
+	return d.settled(work.relist || len(work.entries) > 0), nil
 }
 
 // stale is a share of what is to be loaded again.
@@ -122,11 +122,14 @@ func (d *Directory) giveBack(work stale, heard time.Time) {
 	}
 }
 
-// settled tells whether there is more to load again, and says when a resynchronisation is complete.
-func (d *Directory) settled() (more bool) {
+// settled tells whether there is more to load again, and says when a resynchronisation is complete. answered says that PostgreSQL
+// has just done so.
+func (d *Directory) settled(answered bool) (more bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.backLocked()
+	if answered {
+		d.backLocked()
+	}
 	more = d.relist || len(d.changed) > 0 || len(d.doubtful) > 0
 	if !more {
 		if !d.resynced.IsZero() {

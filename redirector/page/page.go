@@ -128,6 +128,9 @@ func source(content string) string {
 // Views says who counts the views of this renderer's pages.
 func (r *Renderer) Views() Views { return r.views }
 
+// Secure tells whether pages are reached over https.
+func (r *Renderer) Secure() bool { return strings.HasPrefix(r.public, "https:") }
+
 // Profile renders a profile's page.
 func (r *Renderer) Profile(p Profile) (*Page, error) {
 	type link struct{ Address, Title string }

@@ -33,6 +33,7 @@ type visit struct {
 	query    []byte // as sent
 	marks    target.Marks
 	referrer []byte
+	claimed  bool // the browser has just proved to be the owner's
 }
 
 // read takes from a request what is needed to answer it.
@@ -47,7 +48,7 @@ func (v *visit) read(ctx *fasthttp.RequestCtx) {
 func (h *Handler) release(v *visit) {
 	e := &v.event
 	e.UserAgent, e.Referrer, e.Query, e.Host, e.Language, e.Place, e.Country, e.Reason = "", "", "", "", "", "", "", ""
-	v.host, v.query, v.referrer, v.marks = nil, nil, nil, target.Marks{}
+	v.host, v.query, v.referrer, v.marks, v.claimed = nil, nil, nil, target.Marks{}, false
 	if cap(v.buffer) > 64<<10 {
 		v.buffer = make([]byte, 0, 4<<10)
 	}
@@ -70,6 +71,7 @@ func (h *Handler) record(ctx *fasthttp.RequestCtx, v *visit, zone *time.Location
 		Purpose:    header.Peek("Purpose"),
 		XPurpose:   header.Peek("X-Purpose"),
 		XMoz:       header.Peek("X-Moz"),
+		Owner:      h.owns(ctx, v, e.ProfileId, now),
 	})
 	e.RulesVersion = class.RulesVersion
 	e.Visitor, v.buffer = h.Visitors.ID(e.Date, e.ProfileId, client, agent, v.buffer)

@@ -55,11 +55,17 @@ type Countries interface {
 	Of(client netip.Addr) string
 }
 
+// Owners knows creators' own browsers: an *owner.Keys.
+type Owners interface {
+	Owns(token []byte, profile uint64, now time.Time) (expires time.Time, ok bool)
+}
+
 // Options of a handler. All must be set unless they say otherwise.
 type Options struct {
 	Names    Names
 	Journal  Journal
 	Visitors Visitors
+	Owners   Owners
 	Pages    *page.Renderer
 	// Trusted are the proxies whose X-Forwarded-For and CountryHeader are believed.
 	Trusted address.Networks
@@ -193,13 +199,14 @@ func (h *Handler) page(ctx *fasthttp.RequestCtx, handle []byte, head bool, now t
 	if profile == nil {
 		return kindPage
 	}
+	v.read(ctx)
 	cache := "private, no-cache"
-	if h.Pages.Views() == page.Beacon {
+	switch claimed := h.claim(ctx, v, profile.ID, now); {
+	case h.Pages.Views() == page.Rendered:
+		h.view(ctx, v, profile, profile.Layout, head, now)
+	case !claimed:
 		// Shared caches may keep it for a minute; its beacon counts.
 		cache = "public, max-age=0, s-maxage=60"
-	} else {
-		v.read(ctx)
-		h.view(ctx, v, profile, profile.Layout, head, now)
 	}
 	ctx.Response.Header.Set("Cache-Control", cache)
 	ctx.Response.Header.Set("Referrer-Policy", "strict-origin-when-cross-origin")

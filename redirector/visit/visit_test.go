@@ -66,6 +66,13 @@ func (n names) Domain(host []byte) string {
 	return ""
 }
 
+// owners knows one token.
+type owners struct{}
+
+func (owners) Owns(token []byte, profile uint64, now time.Time) (time.Time, bool) {
+	return now.Add(time.Hour), string(token) == "1.1.9.good" && profile == 1
+}
+
 // keeper keeps events the way the journal does: encoded, at once.
 type keeper struct {
 	mu     sync.Mutex
@@ -125,7 +132,7 @@ func options(t testing.TB, journal Journal, views page.Views) Options {
 				"aurora": directory.NewProfile(1, page.Profile{Handle: "aurora", Title: "Aurora", Layout: 7, Links: []page.Link{{Code: "off", Title: "Off"}}}, tokyo),
 			},
 		},
-		Journal: journal, Visitors: visitor.NewSalts(nil, now, slog.New(slog.DiscardHandler)), Pages: pages, Trusted: trusted,
+		Journal: journal, Visitors: visitor.NewSalts(nil, now, slog.New(slog.DiscardHandler)), Owners: owners{}, Pages: pages, Trusted: trusted,
 		CountryHeader: "CF-IPCountry", Now: now, Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(),
 	}
 }
@@ -272,6 +279,36 @@ func TestClasses(t *testing.T) {
 		require.Equal(t, c.class, events[0].Class, "%v", c)
 		require.Equal(t, c.class == event.Class_CLASS_PERSON, events[0].Reason == "")
 	}
+}
+
+func TestTheOwnerIsNotAVisitor(t *testing.T) {
+	s := serve(t, page.Rendered, Limits{})
+	response, _ := s.do("GET", "/aurora?sw_owner=1.1.9.good")
+	cookies := response.Cookies()
+	require.Len(t, cookies, 1)
+	require.Equal(t, "sw_owner_1", cookies[0].Name)
+	require.True(t, cookies[0].HttpOnly)
+	require.False(t, cookies[0].Secure, "the pages are http")
+	require.Equal(t, http.SameSiteLaxMode, cookies[0].SameSite)
+	require.Equal(t, event.Class_CLASS_OWNER, s.journal.take()[0].Class)
+
+	response, _ = s.do("GET", "/l/off", "Cookie: other=1; sw_owner_1=1.1.9.good")
+	require.Empty(t, response.Cookies())
+	require.Equal(t, event.Class_CLASS_OWNER, s.journal.take()[0].Class)
+	for _, cookie := range []string{"sw_owner_1=1.1.9.bad", "sw_owner_2=1.1.9.good", "sw_owner_=1.1.9.good"} {
+		s.do("GET", "/l/off", "Cookie: "+cookie)
+		require.Equal(t, event.Class_CLASS_PERSON, s.journal.take()[0].Class, cookie)
+	}
+	response, _ = s.do("GET", "/aurora?sw_owner=1.1.9.bad")
+	require.Empty(t, response.Cookies())
+	require.Equal(t, event.Class_CLASS_PERSON, s.journal.take()[0].Class)
+
+	beacon := serve(t, page.Beacon, Limits{})
+	response, _ = beacon.do("GET", "/aurora?sw_owner=1.1.9.good")
+	require.Len(t, response.Cookies(), 1)
+	require.Equal(t, "private, no-cache", response.Header.Get("Cache-Control"), "no shared cache keeps the cookie")
+	beacon.do("POST", "/b/aurora?sw_page=7", "Cookie: sw_owner_1=1.1.9.good")
+	require.Equal(t, event.Class_CLASS_OWNER, beacon.journal.take()[0].Class)
 }
 
 func TestVisitorsAreToldApart(t *testing.T) {
@@ -475,6 +512,14 @@ func BenchmarkRedirect(b *testing.B) {
 	for b.Loop() {
 		ctx.Response.Reset()
 		h.Handle(ctx)
+	}
+}
+
+func BenchmarkMetrics(b *testing.B) {
+	m, err := newMetrics(prometheus.NewRegistry())
+	require.NoError(b, err)
+	for b.Loop() {
+		m.answered(kindRedirect, http.StatusFound, 3*time.Microsecond)
 	}
 }
 
