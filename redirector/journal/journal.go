@@ -79,7 +79,8 @@
 //
 // Segments are reserved, written through and mapped ahead, by a goroutine of the journal: a store into a mapped file finds a full disk
 // out by a SIGBUS. When all of a segment is acknowledged, and the cursor that says so is on the disk, the file becomes a spare. When
-// there is no room for another segment, events are dropped, counted and announced; the visitor does not notice.
+// there is no room for another segment, events are dropped, counted and announced; the visitor does not notice. The live stream's last few
+// acknowledged segments stay for a while (Options.Keep), for the case that Kafka loses what it acknowledged.
 package journal
 
 import (
@@ -109,6 +110,9 @@ type Options struct {
 	// MaxBytes bounds the segments and spares of the directory, in bytes; beyond it events are dropped. At least three segments.
 	// Zero: 4 GiB. Files that are already there count, but are never deleted for it.
 	MaxBytes int64
+	// Keep is how many of the live stream's segments are kept after all of them is acknowledged, as long as there is room: should the
+	// broker lose what it had acknowledged, Stream.Rewind has it sent again. Zero: 2. Negative: none.
+	Keep int
 	// SyncInterval is how often appended bytes are forced to the disk: the most that a power failure can take. Zero: 1 s.
 	// Negative: never, the kernel writes when it likes (some 30 s).
 	SyncInterval time.Duration
@@ -133,6 +137,7 @@ const (
 	defaultSegment = 32 << 20
 	defaultMax     = 4 << 30
 	defaultSync    = time.Second
+	defaultKeep    = 2
 	defaultLanes   = 4
 	defaultRun     = 128
 )
@@ -153,6 +158,9 @@ func (o *Options) check() error {
 	}
 	if o.SyncInterval == 0 {
 		o.SyncInterval = defaultSync
+	}
+	if o.Keep == 0 {
+		o.Keep = defaultKeep
 	}
 	if o.Lanes.Partitions == 0 {
 		o.Lanes.Partitions = defaultLanes

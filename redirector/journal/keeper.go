@@ -115,8 +115,11 @@ func (j *Journal) prepare(want int) {
 			}
 			return
 		}
-		if g == nil {
-			return // at the limit: the next acknowledgement makes room
+		if g == nil { // at the limit
+			if s.keep() == 0 || !j.relinquish(s) {
+				return // the next acknowledgement makes room
+			}
+			continue
 		}
 		if j.backoff.err != nil {
 			j.log.Info("journal: segments can be made again")
@@ -283,16 +286,16 @@ func (j *Journal) recycle() {
 func (j *Journal) recycleStream(s *Stream) error {
 	s.retiring.Lock()
 	defer s.retiring.Unlock()
-	k := s.acknowledged.Load()
+	k, keep := s.acknowledged.Load(), s.keep()
 	s.mu.Lock()
-	some := len(s.segments) > 0 && s.segments[0].doneAt(k)
+	some := s.doneLocked(k) > keep
 	s.mu.Unlock()
 	if !some || !j.save(s, true) {
 		return nil
 	}
 	for {
 		s.mu.Lock()
-		if len(s.segments) == 0 || !s.segments[0].doneAt(k) {
+		if s.doneLocked(k) <= keep {
 			s.mu.Unlock()
 			return nil
 		}
@@ -311,6 +314,42 @@ func (j *Journal) recycleStream(s *Stream) error {
 			return err
 		}
 	}
+}
+
+// keep is how many acknowledged segments the stream keeps.
+func (s *Stream) keep() int {
+	if s.j.o.Keep < 0 || s.ended.Load() || s.relinquished.Load() {
+		return 0
+	}
+	return s.j.o.Keep
+}
+
+// doneLocked returns how many of the first segments hold nothing above event k.
+func (s *Stream) doneLocked(k uint64) int {
+	for i, g := range s.segments {
+		if !g.doneAt(k) {
+			return i
+		}
+	}
+	return len(s.segments)
+}
+
+// relinquish has the stream keep nothing until it has been given back what it kept; true if there was something. files is held.
+func (j *Journal) relinquish(s *Stream) bool {
+	s.mu.Lock()
+	some := s.doneLocked(s.acknowledged.Load()) > 0
+	s.mu.Unlock()
+	if !some {
+		return false
+	}
+	j.files.Unlock()
+	s.relinquished.Store(true)
+	err := j.recycleStream(s)
+	s.relinquished.Store(false)
+	j.files.Lock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return err == nil && s.doneLocked(s.acknowledged.Load()) == 0
 }
 
 // discardReady gives back the segments that an ended stream will not use.
@@ -428,6 +467,9 @@ func (j *Journal) sync() error {
 	started := time.Now()
 	for _, p := range parts {
 		b, err := p.g.pin(j.dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // acknowledged and recycled meanwhile
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -172,6 +172,12 @@ func (g *segment) release() (bool, error) {
 	return true, err
 }
 
+func (g *segment) released() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.gone
+}
+
 // readHeader returns the first valid copy of the segment's header that agrees with the file's name: the name is made durable
 // before a segment is written, so a header that differs is what an older use left.
 func (g *segment) readHeader(dir disk.FS) (header, bool, error) {

@@ -122,7 +122,7 @@ func TestRangesJoin(t *testing.T) {
 // A recycled file still holds whole records of its older use; none may be taken for the new one's.
 func TestARecycledSegmentHidesItsOlderUse(t *testing.T) {
 	files := disk.NewMemory()
-	j := open(t, Options{Files: files, SegmentBytes: 16 << 10, MaxBytes: 48 << 10, manual: true})
+	j := open(t, Options{Files: files, SegmentBytes: 16 << 10, MaxBytes: 48 << 10, Keep: -1, manual: true})
 	s := j.Live()
 	r := s.Reader()
 	k := uint64(0)
@@ -152,4 +152,50 @@ func TestARecycledSegmentHidesItsOlderUse(t *testing.T) {
 	m, err := old.Mark()
 	require.NoError(t, err)
 	require.Empty(t, m.Unreadable)
+}
+
+func TestWhatIsAcknowledgedIsKeptForAWhileAsLongAsThereIsRoom(t *testing.T) {
+	j := open(t, Options{Files: disk.NewMemory(), SegmentBytes: 16 << 10, MaxBytes: 10 * 16 << 10, Keep: 2, manual: true})
+	s := j.Live()
+	k := uint64(0)
+	add := func(n int) {
+		for range n {
+			j.attend()
+			var ok bool
+			k, ok = j.Append(click(int(k + 1)))
+			require.True(t, ok)
+		}
+	}
+	r := s.Reader()
+	read := func() {
+		_, err := drain(t, r)
+		require.ErrorIs(t, err, ErrNothing)
+		s.Acknowledge(r.Position())
+		j.attend()
+	}
+	for range 5 {
+		add(200)
+		read()
+	}
+	back := s.Rewind()
+	require.Greater(t, back, uint64(100), "two segments and the present one")
+	require.Less(t, back, uint64(300))
+	r.Close()
+	r = s.Reader()
+	got, err := drain(t, r)
+	require.ErrorIs(t, err, ErrNothing)
+	require.Len(t, got, int(back))
+	require.Equal(t, k-back, s.Acknowledged())
+	s.Acknowledge(k)
+	r.Close()
+	full := 0
+	for ; full < 2000; full++ { // nothing is read: what was kept is given up before anything is dropped
+		j.attend()
+		if _, ok := j.Append(click(int(k + 1))); !ok {
+			break
+		}
+		k++
+	}
+	require.Greater(t, full, 9*50, "nearly the whole limit is used for what is not acknowledged")
+	require.LessOrEqual(t, j.Stats().Bytes, int64(10*16<<10))
 }

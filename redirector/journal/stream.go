@@ -29,6 +29,7 @@ type Stream struct {
 	last         atomic.Uint64 // k of the newest event appended; of an older stream, read. 0: none
 	ended        atomic.Bool   // nothing will be appended
 	acknowledged atomic.Uint64 // as in state
+	relinquished atomic.Bool   // nothing acknowledged is kept: there is no room
 
 	mu       sync.Mutex // guards what follows
 	state    state
@@ -140,11 +141,35 @@ func (s *Stream) Acknowledge(k uint64) {
 	s.state.acknowledged = k
 	s.acknowledged.Store(k)
 	s.dirty = true
-	recyclable := len(s.segments) > 0 && s.segments[0].doneAt(k)
+	recyclable := s.doneLocked(k) > s.keep()
 	s.mu.Unlock()
 	if recyclable {
 		s.j.wake()
 	}
+}
+
+// Rewind takes acknowledgements back as far as the journal still holds what was acknowledged, and returns how many events are to be sent
+// again: for a broker that lost data after it had acknowledged it. Readers that exist do not notice; make new ones.
+func (s *Stream) Rewind() uint64 {
+	s.retiring.Lock()
+	defer s.retiring.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := uint64(0)
+	for _, g := range s.segments {
+		if !g.released() { // not one that is about to be recycled
+			first = g.first.Load()
+			break
+		}
+	}
+	if first == 0 || first > s.state.acknowledged {
+		return 0
+	}
+	n := s.state.acknowledged - (first - 1)
+	s.state.acknowledged = first - 1
+	s.acknowledged.Store(first - 1)
+	s.dirty = true
+	return n
 }
 
 // doneAt reports whether no event above k can be in the segment.

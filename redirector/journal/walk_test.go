@@ -50,6 +50,7 @@ type walk struct {
 	streams map[uint64]*told
 	ids     uint64
 	size    int64
+	keep    int
 	broken  int    // the disk fails once in so many operations; 0: never
 	crash   *after // a crash in the middle of an operation
 	trace   func(string, ...any)
@@ -70,6 +71,7 @@ func newWalk(seed uint64, lies bool, trace func(string, ...any)) *walk {
 	w := &walk{r: rand.New(rand.NewPCG(seed, 1)), files: disk.NewMemory(), now: 1e15, streams: map[uint64]*told{}, trace: trace}
 	w.files.Lies = lies
 	w.size = int64(16<<10) << w.r.IntN(2)
+	w.keep = w.r.IntN(4) - 1
 	w.open()
 	return w
 }
@@ -94,7 +96,7 @@ func (w *walk) open() {
 	for try := 0; ; try++ {
 		w.files.Fault = w.fault
 		j, err := Open(Options{
-			Files: w.files, SegmentBytes: w.size, MaxBytes: 6 * w.size, Lanes: event.Lanes{Partitions: 2, Run: 3}, Origin: "walk",
+			Files: w.files, SegmentBytes: w.size, MaxBytes: 6 * w.size, Lanes: event.Lanes{Partitions: 2, Run: 3}, Origin: "walk", Keep: w.keep,
 			Clock: func() time.Time { return time.UnixMicro(w.now) }, manual: true,
 			ids: func() uint64 { w.ids++; return w.ids },
 		})
@@ -279,6 +281,15 @@ func (w *walk) acknowledge() {
 	}
 }
 
+// rewind has the broker lose what it acknowledged.
+func (w *walk) rewind() {
+	s, t := w.pick()
+	t.reader.Close()
+	n := s.Rewind()
+	t.reader, t.read, t.start, t.ended = s.Reader(), map[uint64]bool{}, s.Acknowledged()+1, false
+	w.trace("stream %d: rewound by %d to %d", t.id, n, s.Acknowledged())
+}
+
 func (w *walk) mark() {
 	s, t := w.pick()
 	if s != w.j.Live() && !t.ended {
@@ -448,13 +459,15 @@ func (w *walk) step() {
 	case x < 92:
 		w.finish()
 	case x < 93:
+		w.rewind()
+	case x < 94:
 		w.now -= int64(w.r.IntN(10_000_000))
 		w.trace("clock back")
-	case x < 94:
+	case x < 95:
 		if w.broken = []int{0, 3, 10, 50}[w.r.IntN(4)]; w.broken > 0 {
 			w.trace("the disk fails 1 in %d", w.broken)
 		}
-	case x < 96:
+	case x < 97:
 		if w.crash == nil {
 			w.crash = &after{left: 1 + w.r.IntN(12), power: w.r.IntN(2) == 0}
 			w.trace("to crash after %d operations", w.crash.left)
