@@ -123,7 +123,6 @@ func (e *Engine) serverConfig() string {
     <index_mark_cache_size>67108864</index_mark_cache_size>
     <background_pool_size>4</background_pool_size>
     <background_merges_mutations_concurrency_ratio>2</background_merges_mutations_concurrency_ratio>
-    <background_schedule_pool_size>16</background_schedule_pool_size>
     <background_common_pool_size>2</background_common_pool_size>
 </clickhouse>
 `, e.cfg.MaxMemoryRatio)

@@ -35,7 +35,7 @@ type noting struct {
 
 func (n *noting) Read(p []byte) (int, error) {
 	k, err := n.from.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		n.err = err
 	}
 	return k, err

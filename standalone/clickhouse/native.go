@@ -29,7 +29,7 @@ func reencode(to io.Writer, from io.Reader, revision uint64) error {
 	}
 	c := &blockCopier{from: bufio.NewReaderSize(from, 256<<10), to: bufio.NewWriterSize(to, 64<<10), layouts: map[string]layout{}}
 	for {
-		if _, err := c.from.Peek(1); err == io.EOF {
+		if _, err := c.from.Peek(1); errors.Is(err, io.EOF) {
 			return c.to.Flush()
 		}
 		if err := c.block(revision); err != nil {

@@ -187,7 +187,7 @@ func (q *request) form(parts *multipart.Reader, query url.Values) (text string, 
 	}
 	for {
 		part, err := parts.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
