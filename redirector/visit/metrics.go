@@ -24,7 +24,7 @@ func (k kind) String() string {
 	return [...]string{kindNotice: "other", kindRedirect: "redirect", kindPage: "page", kindBeacon: "beacon"}[k]
 }
 
-// metrics of the answers. A request costs one atomic addition for its count and two for its duration, some 50 ns together.
+// metrics of the answers. A request costs one atomic addition for its count and two for its duration, some 100 ns together.
 type metrics struct {
 	requests [kinds][600]prometheus.Counter // by status; nil where it does not occur
 	other    [kinds]prometheus.Counter
