@@ -1,0 +1,182 @@
+package counters
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"spillway.dev/rollup/day"
+	"spillway.dev/rollup/eventtest"
+	"spillway.dev/rollup/table"
+)
+
+func newUpdater(t *testing.T, e *eventtest.Engines, o Options) *Updater {
+	m, err := NewMetrics(prometheus.NewRegistry())
+	require.NoError(t, err)
+	return NewUpdater(e.Tables, e.Pool, o, m, slog.New(slog.DiscardHandler))
+}
+
+func newCloser(t *testing.T, e *eventtest.Engines, now func() time.Time) *day.Closer {
+	m, err := day.NewMetrics(prometheus.NewRegistry())
+	require.NoError(t, err)
+	return day.NewCloser(e.Tables, e.Pool, day.Options{Now: now, Rest: time.Nanosecond, CompareEvery: time.Hour}, m, slog.New(slog.DiscardHandler))
+}
+
+func round(t *testing.T, u *Updater) bool {
+	t.Helper()
+	settled, err := u.Round(t.Context())
+	require.NoError(t, err)
+	return settled
+}
+
+func TestAProfileIsReadOnceForEachTimeThatItGotEvents(t *testing.T) {
+	e := eventtest.New(t)
+	for id := range uint64(5) {
+		e.Insert(eventtest.Event{Time: noon(), Profile: id + 1, Visitor: 1})
+	}
+	e.Run("TRUNCATE TABLE " + e.Local("changed")) // as after a start of ClickHouse: only a sweep finds them
+	registry := prometheus.NewRegistry()
+	m, err := NewMetrics(registry)
+	require.NoError(t, err)
+	u := NewUpdater(e.Tables, e.Pool, Options{Slice: 2}, m, slog.New(slog.DiscardHandler))
+	reads := func(cause string) float64 {
+		families, err := registry.Gather()
+		require.NoError(t, err)
+		for _, f := range families {
+			for _, sample := range f.GetMetric() {
+				if f.GetName() == "spillway_rollup_profiles_read_total" && sample.GetLabel()[0].GetValue() == cause {
+					return sample.GetCounter().GetValue()
+				}
+			}
+		}
+		return 0
+	}
+	require.Eventually(t, func() bool { return round(t, u) }, 10*time.Second, time.Millisecond)
+	require.EqualValues(t, 5, reads("full"))
+	require.EqualValues(t, 1, profileRow(t, e, 5, "person").Views)
+
+	require.True(t, round(t, u))
+	require.Zero(t, reads("hint"), "nothing changed, nothing is read")
+	e.Insert(eventtest.Event{Time: noon(), Profile: 3, Link: 9, Visitor: 1})
+	require.True(t, round(t, u))
+	require.EqualValues(t, 1, profileRow(t, e, 3, "person").Clicks)
+	require.EqualValues(t, 1, reads("hint"))
+	for range 3 {
+		require.True(t, round(t, u))
+	}
+	require.LessOrEqual(t, reads("hint"), 2.0, "a hint of the very millisecond of the reading may be followed twice")
+	require.EqualValues(t, 5, reads("full"))
+}
+
+func TestClosingADayChangesNoTotals(t *testing.T) {
+	e := eventtest.New(t)
+	at := noon().AddDate(0, 0, -3)
+	now := at
+	c := newCloser(t, e, func() time.Time { return now })
+	u := newUpdater(t, e, Options{Late: c.Late})
+	forced := func(query string) { require.NoError(t, e.With("force_optimize_projection", 1).Each(t.Context(), query, []any{new(uint64)}, func() error { return nil })) }
+	for d := range 3 {
+		for i := range uint64(20) {
+			when := at.AddDate(0, 0, d)
+			e.Insert(eventtest.Event{Time: when, Profile: 1 + i%2, Visitor: i}, eventtest.Event{Time: when, Profile: 1 + i%2, Link: 7, Visitor: i, Surface: "direct"})
+		}
+	}
+	want := Numbers{Views: 30, Clicks: 30, UniqueViewers: 30, UniqueClickers: 30, UniqueVisitors: 30}
+	require.True(t, round(t, u))
+	require.Equal(t, want, profileRow(t, e, 1, "person"))
+	for range 4 {
+		now = now.AddDate(0, 0, 1)
+		require.NoError(t, c.Round(t.Context()))
+		require.True(t, round(t, u))
+		require.Equal(t, want, profileRow(t, e, 1, "person"))
+		require.Equal(t, want, profileRow(t, e, 2, "person"))
+	}
+	require.EqualValues(t, 3, e.Number("SELECT count() FROM "+e.Local("closed_days")))
+
+	e.Insert(eventtest.Event{Time: now, Profile: 1, Visitor: 1, Class: "bot"})
+	require.True(t, round(t, u))
+	forced(u.openProfiles(0)) // with days that are closed, too
+
+	// Events of a closed day: counted as soon as it is closed again, and nothing is called complete before.
+	e.Insert(eventtest.Event{Time: at, Profile: 1, Visitor: 100}, eventtest.Event{Time: at, Profile: 3, Visitor: 100})
+	require.False(t, round(t, u))
+	require.True(t, c.Busy())
+	require.False(t, round(t, u))
+	require.EqualValues(t, 30, profileRow(t, e, 1, "person").Views)
+	now = now.Add(time.Minute)
+	require.NoError(t, c.Round(t.Context()))
+	require.False(t, c.Busy())
+	require.True(t, round(t, u))
+	require.EqualValues(t, 31, profileRow(t, e, 1, "person").Views)
+	require.EqualValues(t, 1, profileRow(t, e, 3, "person").Views)
+}
+
+func TestASweepRepairsWhatHintsDidNotTell(t *testing.T) {
+	e := eventtest.New(t)
+	e.Insert(eventtest.Event{Time: noon(), Profile: 1, Visitor: 1})
+	u := newUpdater(t, e, Options{OpenEvery: 300 * time.Millisecond})
+	require.True(t, round(t, u))
+	_, err := e.Pool.Exec(t.Context(), "UPDATE profile_counters SET views = 1000")
+	require.NoError(t, err)
+	e.Insert(eventtest.Event{Time: noon(), Profile: 2, Visitor: 1})
+	e.Run("TRUNCATE TABLE " + e.Local("changed"))
+	time.Sleep(400 * time.Millisecond)
+	require.True(t, round(t, u))
+	require.EqualValues(t, 1, profileRow(t, e, 1, "person").Views)
+	require.EqualValues(t, 1, profileRow(t, e, 2, "person").Views)
+
+	// A full one finds what only Postgres has, too: a new updater begins with it.
+	_, err = e.Pool.Exec(t.Context(), "INSERT INTO profile_counters VALUES (77, 'person', 5, 5, 5, 5, 5, 5, now() - interval '1 day')")
+	require.NoError(t, err)
+	require.True(t, round(t, newUpdater(t, e, Options{})))
+	require.Equal(t, Numbers{}, profileRow(t, e, 77, "person"))
+}
+
+func TestAStartOfClickHouseIsNoticed(t *testing.T) {
+	e := eventtest.New(t)
+	u := newUpdater(t, e, Options{})
+	require.True(t, round(t, u))
+	e.Insert(eventtest.Event{Time: noon(), Profile: 1, Visitor: 1})
+	e.Run("TRUNCATE TABLE " + e.Local("changed"))
+	require.True(t, round(t, u))
+	require.Zero(t, rows(t, e))
+	u.started = u.started.Add(-time.Minute) // as it was before
+	require.True(t, round(t, u))
+	require.EqualValues(t, 1, rows(t, e))
+}
+
+func rows(t *testing.T, e *eventtest.Engines) (n int) {
+	t.Helper()
+	require.NoError(t, e.Pool.QueryRow(t.Context(), "SELECT count(*) FROM profile_counters").Scan(&n))
+	return n
+}
+
+func TestKeptSumsAreBoundedAndRenewed(t *testing.T) {
+	e := eventtest.New(t)
+	at := noon().AddDate(0, 0, -5)
+	c := newCloser(t, e, time.Now)
+	e.Insert(eventtest.Event{Time: at, Profile: 1, Visitor: 1}, eventtest.Event{Time: at, Profile: 2, Visitor: 1})
+	require.NoError(t, c.Round(t.Context()))
+	var kept Kept
+	closed, err := day.ReadClosed(t.Context(), e.Tables)
+	require.NoError(t, err)
+	read := func() Reading {
+		r, err := Read(t.Context(), e.Tables, closed, &kept, []uint64{1, 2})
+		require.NoError(t, err)
+		return r
+	}
+	require.EqualValues(t, 1, read().Profiles[Of{1, 1}].Views)
+	require.Len(t, kept.sums, 2)
+	// What is kept is used: the rows behind it may go.
+	e.Run("TRUNCATE TABLE " + e.Local("days"))
+	require.EqualValues(t, 1, read().Profiles[Of{1, 1}].Views)
+	// Until the day is closed again.
+	later := closed.Days[table.DateOf(at)]
+	later.At = later.At.Add(time.Second)
+	closed = day.Closed{Days: map[table.Date]day.Close{table.DateOf(at): later}}
+	closed.Sort()
+	require.Zero(t, read().Profiles[Of{1, 1}].Views)
+}

@@ -1,0 +1,244 @@
+package day
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"spillway.dev/rollup/eventtest"
+	"spillway.dev/rollup/table"
+)
+
+// then is a day that is long over.
+func then() time.Time { return time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -5) }
+
+func newCloser(t *testing.T, e *eventtest.Engines, o Options) *Closer {
+	m, err := NewMetrics(prometheus.NewRegistry())
+	require.NoError(t, err)
+	return NewCloser(e.Tables, e.Pool, o, m, slog.New(slog.DiscardHandler))
+}
+
+// fingerprint is the same for the same rows of a closed day.
+func fingerprint(e *eventtest.Engines, d table.Date) uint64 {
+	return e.Number("SELECT sum(cityHash64(*)) + count() FROM " + e.Local("days") + " WHERE date = " + d.Literal())
+}
+
+// someEvents are n events of some profiles on the day of at.
+func someEvents(at time.Time, n int, random *rand.Rand) []eventtest.Event {
+	events := make([]eventtest.Event, n)
+	for i := range events {
+		v := eventtest.Event{Time: at.Add(time.Duration(random.Int64N(int64(24 * time.Hour)))).Truncate(time.Microsecond), Date: table.DateOf(at),
+			Profile: 1 + random.Uint64N(7), Visitor: 1 + random.Uint64N(40), Country: []string{"DE", "US", ""}[random.IntN(3)], Class: []string{"person", "bot"}[random.IntN(2)]}
+		if random.IntN(2) == 0 {
+			v.Link = v.Profile*10 + random.Uint64N(3)
+			v.Surface = []string{"page", "direct", "qr"}[random.IntN(3)]
+		}
+		events[i] = v
+	}
+	return events
+}
+
+func TestAClosedDayHasWhatItsEventsHave(t *testing.T) {
+	e := eventtest.New(t)
+	at := then()
+	d := table.DateOf(at)
+	e.Insert(someEvents(at, 500, rand.New(rand.NewPCG(1, 2)))...)
+	e.Insert(someEvents(at.AddDate(0, 0, 1), 50, rand.New(rand.NewPCG(3, 4)))...) // another day
+	c := newCloser(t, e, Options{SliceEvents: 100})
+	c.tables = e.With("force_optimize_projection", 1)
+	parts, err := c.slices(t.Context(), d)
+	require.NoError(t, err)
+	require.Greater(t, len(parts), 3)
+	_, err = c.Compare(t.Context(), nil)
+	require.NoError(t, err)
+	c.tables = e.Tables
+	n, err := c.Close(t.Context(), d)
+	require.NoError(t, err)
+	require.EqualValues(t, 500, n)
+	require.EqualValues(t, 500, e.Number("SELECT events FROM "+e.Local("closed_days")+" WHERE date = "+d.Literal()))
+
+	days, events := e.Local("days"), e.Local("events")+" WHERE date = "+d.Literal()
+	differences := func(closed, raw string) uint64 {
+		return e.Number(fmt.Sprintf("SELECT count() FROM (SELECT * FROM ((%s) EXCEPT ALL (%s)) UNION ALL SELECT * FROM ((%s) EXCEPT ALL (%s)))", closed, raw, raw, closed))
+	}
+	require.Zero(t, differences(
+		"SELECT profile_id, kind, class, link_id, surface, toUInt32(bucket) AS b, toUInt64(events) AS n FROM "+days+" WHERE dimension = ''",
+		"SELECT profile_id, kind, class, link_id, surface, toUInt32(toStartOfFifteenMinutes(time)) AS b, toUInt64(count()) AS n FROM "+events+" GROUP BY profile_id, kind, class, link_id, surface, b"))
+	require.Zero(t, differences(
+		"SELECT profile_id, class, toUInt64(visitors) FROM "+days+" WHERE dimension = 'visitors' AND kind = 'unknown'",
+		"SELECT profile_id, class, toUInt64(uniqExact(visitor)) FROM "+events+" GROUP BY profile_id, class"))
+	require.Zero(t, differences(
+		"SELECT profile_id, class, kind, toUInt64(visitors) FROM "+days+" WHERE dimension = 'visitors' AND kind != 'unknown'",
+		"SELECT profile_id, class, kind, toUInt64(uniqExact(visitor)) FROM "+events+" GROUP BY profile_id, class, kind"))
+	require.Zero(t, differences(
+		"SELECT profile_id, class, kind, link_id, value, toUInt64(events), toUInt64(visitors) FROM "+days+" WHERE dimension = 'country'",
+		"SELECT profile_id, class, kind, link_id, toString(country), toUInt64(count()), toUInt64(uniqExact(visitor)) FROM "+events+" GROUP BY profile_id, class, kind, link_id, country"))
+	require.Zero(t, differences(
+		"SELECT profile_id, class, link_id, toUInt64(events), toUInt64(visitors) FROM "+days+" WHERE dimension = 'link'",
+		"SELECT profile_id, class, link_id, toUInt64(count()), toUInt64(uniqExact(visitor)) FROM "+events+" AND kind = 'click' GROUP BY profile_id, class, link_id"))
+	require.EqualValues(t, len(dimensions()), e.Number("SELECT uniqExact(dimension) FROM "+days+" WHERE dimension NOT IN ('', 'visitors', 'link')"))
+
+	once := fingerprint(e, d)
+	_, err = c.Close(t.Context(), d)
+	require.NoError(t, err)
+	require.Equal(t, once, fingerprint(e, d), "closing again gives the same rows")
+	require.Zero(t, e.Number("SELECT count() FROM system.tables WHERE database = currentDatabase() AND startsWith(name, 'days_closing_')"))
+}
+
+func TestRoundClosesWhatIsOverAndWhatCameLate(t *testing.T) {
+	e := eventtest.New(t)
+	d := table.DateOf(then())
+	now := d.Time().Add(36 * time.Hour) // where it is UTC-12 the day has just ended
+	c := newCloser(t, e, Options{Grace: time.Minute, Rest: time.Nanosecond, Now: func() time.Time { return now }})
+	closed := func() Closed {
+		list, err := ReadClosed(t.Context(), e.Tables)
+		require.NoError(t, err)
+		return list
+	}
+	e.Insert(eventtest.Event{Time: d.Time().Add(time.Hour), Profile: 1, Visitor: 1}, eventtest.Event{Time: d.Time().Add(25 * time.Hour), Profile: 1, Visitor: 1})
+	require.NoError(t, c.Round(t.Context()))
+	require.Empty(t, closed().Days)
+	now = now.Add(2 * time.Minute)
+	require.NoError(t, c.Round(t.Context()))
+	require.Equal(t, []table.Date{d}, closed().Dates())
+	require.EqualValues(t, 1, closed().Days[d].Events)
+
+	// A hint brings it in at once, a comparison an hour later without one.
+	e.Insert(eventtest.Event{Time: d.Time().Add(time.Hour), Profile: 1, Visitor: 2})
+	require.NoError(t, c.Round(t.Context()))
+	require.EqualValues(t, 1, closed().Days[d].Events)
+	c.Late([]table.Date{d})
+	require.True(t, c.Busy())
+	require.NoError(t, c.Round(t.Context()))
+	require.True(t, c.Busy(), "it was closed just now and rests")
+	now = now.Add(time.Minute)
+	require.NoError(t, c.Round(t.Context()))
+	require.False(t, c.Busy())
+	require.EqualValues(t, 2, closed().Days[d].Events)
+	e.Insert(eventtest.Event{Time: d.Time().Add(time.Hour), Profile: 1, Visitor: 3}, eventtest.Event{Time: d.Time().AddDate(0, 0, -40), Profile: 1, Visitor: 3})
+	now = now.Add(time.Hour)
+	require.NoError(t, c.Round(t.Context()))
+	require.EqualValues(t, 3, closed().Days[d].Events)
+	require.Equal(t, []table.Date{d - 40, d}, closed().Dates(), "a day of which nothing was there until now")
+
+	// Somebody changed what is kept.
+	right := fingerprint(e, d)
+	e.Run("ALTER TABLE " + e.Local("days") + " UPDATE events = events + 5 WHERE dimension = '' SETTINGS mutations_sync = 2")
+	require.NotEqual(t, right, fingerprint(e, d))
+	now = now.Add(time.Hour)
+	require.NoError(t, c.Round(t.Context()))
+	require.Equal(t, right, fingerprint(e, d))
+
+	// Fewer events than it was closed with: it stays.
+	e.Run("ALTER TABLE " + e.Local("events") + " DELETE WHERE visitor = 3 AND date = " + d.Literal() + " SETTINGS mutations_sync = 2")
+	now = now.Add(time.Hour)
+	require.NoError(t, c.Round(t.Context()))
+	require.Equal(t, right, fingerprint(e, d))
+	_, err := c.Close(t.Context(), d)
+	require.ErrorIs(t, err, ErrShrunk)
+}
+
+func TestADayThatHasBegunToExpireIsNeverClosedAgain(t *testing.T) {
+	e := eventtest.New(t)
+	d := table.DateOf(then())
+	c := newCloser(t, e, Options{})
+	e.Insert(eventtest.Event{Time: then(), Profile: 1, Visitor: 1})
+	require.NoError(t, c.Round(t.Context()))
+	before := fingerprint(e, d)
+	_, err := e.Pool.Exec(t.Context(), "INSERT INTO expired_months (month) VALUES (date_trunc('month', $1::date))", d.Time())
+	require.NoError(t, err)
+	e.Insert(eventtest.Event{Time: then(), Profile: 1, Visitor: 2}, eventtest.Event{Time: then(), Profile: 1, Visitor: 3})
+	c.Late([]table.Date{d})
+	require.NoError(t, c.Round(t.Context()))
+	_, err = c.Close(t.Context(), d)
+	require.ErrorContains(t, err, "expire")
+	require.Equal(t, before, fingerprint(e, d))
+}
+
+// lifetime is what a reader of closed and open days counts.
+func lifetime(t *testing.T, e *eventtest.Engines) uint64 {
+	closed, err := ReadClosed(t.Context(), e.Tables)
+	require.NoError(t, err)
+	return e.Number("SELECT sum(events) FROM "+e.Local("days")+" WHERE dimension = '' AND "+closed.Condition()) +
+		e.Number("SELECT count() FROM "+e.Local("events")+" WHERE "+closed.OpenCondition())
+}
+
+func TestADeathBetweenAnyTwoStepsDoesNoHarm(t *testing.T) {
+	e := eventtest.New(t)
+	at := then()
+	d := table.DateOf(at)
+	random := rand.New(rand.NewPCG(5, 6))
+	var total uint64
+	dead := errors.New("killed")
+	for _, died := range []string{"stage", "compute", "check", "swap", "list", "drop"} {
+		e.Insert(someEvents(at, 60, random)...)
+		total += 60
+		c := newCloser(t, e, Options{Rest: time.Nanosecond})
+		c.step = func(name string) error {
+			if name == died {
+				return dead
+			}
+			return nil
+		}
+		require.ErrorIs(t, c.Round(t.Context()), dead)
+		// The rows are those of before, or those of now.
+		require.Contains(t, []uint64{total, total - 60}, lifetime(t, e), died)
+		c.step = func(string) error { return nil }
+		require.NoError(t, c.Round(t.Context()))
+		require.Equal(t, total, lifetime(t, e), "after a death before %s", died)
+		require.Equal(t, total, e.Number("SELECT sum(events) FROM "+e.Local("days")+" WHERE dimension = '' AND date = "+d.Literal()))
+	}
+	// What a killed rollup leaves is dropped once it is old.
+	e.Run("CREATE TABLE " + e.Local("days_closing_dead") + " AS " + e.Local("days"))
+	c := newCloser(t, e, Options{})
+	require.NoError(t, c.Round(t.Context()))
+	count := "SELECT count() FROM system.tables WHERE database = currentDatabase() AND startsWith(name, 'days_closing_')"
+	require.EqualValues(t, 2, e.Number(count), "this one, and that of the closer that died before it computed")
+	time.Sleep(1100 * time.Millisecond)
+	c = newCloser(t, e, Options{OrphanAge: time.Second})
+	require.Eventually(t, func() bool { return c.sweepStaging(t.Context()) == nil && e.Number(count) == 0 }, 5*time.Second, 200*time.Millisecond)
+}
+
+func TestManyClosersAndALateStream(t *testing.T) {
+	e := eventtest.New(t)
+	at := then()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wait sync.WaitGroup
+	for range 3 {
+		c := newCloser(t, e, Options{CompareEvery: time.Nanosecond, Rest: time.Nanosecond})
+		wait.Go(func() {
+			for ctx.Err() == nil {
+				if err := c.Round(ctx); err != nil && ctx.Err() == nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	random := rand.New(rand.NewPCG(7, 8))
+	var total uint64
+	for range 12 {
+		e.Insert(someEvents(at, 30, random)...)
+		total += 30
+		require.LessOrEqual(t, lifetime(t, e), total)
+	}
+	cancel()
+	wait.Wait()
+	c := newCloser(t, e, Options{})
+	require.NoError(t, c.Round(t.Context()))
+	require.Equal(t, total, lifetime(t, e))
+	states, err := c.Compare(t.Context(), nil)
+	require.NoError(t, err)
+	for _, s := range states {
+		require.False(t, s.Differs(), "%+v", s)
+		require.Equal(t, s.Events, s.Summed)
+	}
+}
