@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -47,6 +48,29 @@ func config(t *testing.T, data string) postgres.Config {
 	return postgres.Config{Programs: programs(t), Data: data, Listen: "127.0.0.1:0", Database: "spillway", Unsafe: true}
 }
 
+// made is a config whose cluster is there: one is made, the others are its copies.
+func made(t *testing.T) postgres.Config {
+	t.Helper()
+	template.once.Do(func() {
+		var err error
+		template.dir, err = os.MkdirTemp("", "spillway-pg-")
+		require.NoError(t, err)
+		require.NoError(t, os.Chmod(template.dir, 0o711))
+		s := start(t, config(t, template.dir))
+		s.Stop(t.Context())
+	})
+	cfg := config(t, dir(t))
+	out, err := exec.Command("cp", "-a", filepath.Join(template.dir, "cluster"), cfg.Data).CombinedOutput()
+	require.NoError(t, err, string(out))
+	return cfg
+}
+
+// template is the cluster that this process's tests copy.
+var template struct {
+	once sync.Once
+	dir  string
+}
+
 func start(t *testing.T, cfg postgres.Config) *postgres.Server {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -67,7 +91,7 @@ func open(t *testing.T, s *postgres.Server) *pgx.Conn {
 
 // What was committed is there after a clean stop and after every process of the server was killed.
 func TestCommittedDataSurvives(t *testing.T) {
-	cfg := config(t, dir(t))
+	cfg := made(t)
 	s := start(t, cfg)
 	conn := open(t, s)
 	_, err := conn.Exec(t.Context(), "CREATE TABLE kept (n int)")
@@ -99,7 +123,7 @@ func TestCommittedDataSurvives(t *testing.T) {
 
 // A number that another process has since got must not look like a running server.
 func TestAStalePidOfAnotherProcessIsNoServer(t *testing.T) {
-	cfg := config(t, dir(t))
+	cfg := made(t)
 	s := start(t, cfg)
 	s.Stop(t.Context())
 	// A process that lives and is of the user that the server runs as.
@@ -171,7 +195,7 @@ func TestPsqlReadsIt(t *testing.T) {
 		// Without the program there is still its protocol: the older way of asking, in text.
 		psql = ""
 	}
-	cfg := config(t, dir(t))
+	cfg := made(t)
 	s := start(t, cfg)
 	conn := open(t, s)
 	_, err = conn.Exec(t.Context(), "CREATE TABLE numbers AS SELECT generate_series(1, 10) AS n")
@@ -209,12 +233,16 @@ func TestMain(m *testing.M) {
 		time.Sleep(time.Minute)
 		return
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if template.dir != "" {
+		_ = os.RemoveAll(template.dir)
+	}
+	os.Exit(status)
 }
 
 // After a kill -9 of the parent no process of the server stays, and the next start finds what was committed at once.
 func TestTheServerEndsWithItsParent(t *testing.T) {
-	cfg := config(t, dir(t))
+	cfg := made(t)
 	parent := exec.Command(os.Args[0])
 	parent.Env = append(os.Environ(), "POSTGRES_TEST_PARENT="+cfg.Data, "POSTGRES_TEST_PROGRAMS="+cfg.Programs)
 	out, err := parent.StdoutPipe()

@@ -50,10 +50,16 @@ func (f engineFlags) open(ctx context.Context) (context.Context, *datadir.Dir, e
 	return ctx, dir, err
 }
 
-// close gives the directory back, or removes it.
+// close gives the directory back, or removes it: again and again for a moment, since an engine that could not be stopped in time
+// still writes.
 func (f engineFlags) close(dir *datadir.Dir) {
 	if f.ThrowAway {
-		_ = os.RemoveAll(dir.Path)
+		for range 20 {
+			if err := os.RemoveAll(dir.Path); err == nil {
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
 	}
 	_ = dir.Close()
 }
