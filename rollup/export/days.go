@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"spillway.dev/rollup/export/cut"
 	"spillway.dev/rollup/export/manifest"
 	"spillway.dev/rollup/export/parquetfile"
 	"spillway.dev/rollup/export/source"
@@ -23,29 +24,29 @@ type closedDay struct {
 
 func (d closedDay) name() string { return d.date.Format(time.DateOnly) }
 
-// closedDays returns the days that were closed, or closed again, since they were published; at most maxDays, oldest first.
-func (e *Exporter) closedDays(ctx context.Context) ([]closedDay, error) {
-	all, err := e.readClosed(ctx)
+// freshDays returns the days that were closed, or closed again, since they were published, oldest first.
+func freshDays(ctx context.Context, t cut.Table, s *manifest.State) ([]closedDay, error) {
+	all, err := readClosed(ctx, t)
 	if err != nil {
 		return nil, err
 	}
 	var fresh []closedDay
 	for _, d := range all {
-		if e.scope.Since != nil && d.date.Before(e.scope.Since.Truncate(24*time.Hour)) || e.scope.Until != nil && !d.date.Before(*e.scope.Until) {
+		if s.Scope.Since != nil && d.date.Before(s.Scope.Since.Truncate(24*time.Hour)) || s.Scope.Until != nil && !d.date.Before(*s.Scope.Until) {
 			continue
 		}
-		if last, ok := e.state.Days[d.name()]; !ok || last.ClosedAt.Before(d.closedAt) {
+		if last, ok := s.Days[d.name()]; !ok || last.ClosedAt.Before(d.closedAt) {
 			fresh = append(fresh, d)
 		}
 	}
 	slices.SortFunc(fresh, func(a, b closedDay) int { return cmp.Compare(a.date.Unix(), b.date.Unix()) })
-	return fresh[:min(len(fresh), maxDays)], nil
+	return fresh, nil
 }
 
 // readClosed reads the newest version of every closed day.
-func (e *Exporter) readClosed(ctx context.Context) ([]closedDay, error) {
+func readClosed(ctx context.Context, t cut.Table) ([]closedDay, error) {
 	var all []closedDay
-	err := e.source.Rows(ctx, source.Query{SQL: "SELECT date, max(closed_at), argMax(events, closed_at) FROM " + e.table.Layout.All("closed_days") + " GROUP BY date"},
+	err := t.Source.Rows(ctx, source.Query{SQL: "SELECT date, max(closed_at), argMax(events, closed_at) FROM " + t.Layout.All("closed_days") + " GROUP BY date"},
 		func(r source.Row) error {
 			all = append(all, closedDay{date: r.Date(0), closedAt: r.Time(1), events: r.Uint(2)})
 			return nil
@@ -82,7 +83,7 @@ func (e *Exporter) writeDay(ctx context.Context, files *attempt, m *manifest.Man
 		writer.Abort()
 		return fmt.Errorf("export the closed day %s: %w", d.name(), err)
 	}
-	all, err := e.readClosed(ctx)
+	all, err := readClosed(ctx, e.table)
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,10 @@ type Exporter struct {
 	state  *manifest.State
 	plain  map[string]bool // columns whose dictionaries were outgrown
 	winner map[uint64]string
-	swept  time.Time
+	// swept is when garbage was looked for last, and settled says that it was after this exporter's first cut: what a dead exporter
+	// left of that cut is garbage only since.
+	swept   time.Time
+	settled bool
 }
 
 // New checks the configuration and opens the place to export to. It does not ask ClickHouse yet. bar gets the progress of a single
@@ -176,8 +179,11 @@ func (e *Exporter) Once(ctx context.Context) (Summary, error) {
 			summary.Days += len(m.Days)
 			summary.Files += len(m.Files)
 			summary.Bytes += m.Bytes
-			if err := e.sweepIfDue(ctx); err != nil {
-				return summary, err
+			if !e.settled || e.now().Sub(e.swept) >= sweepEvery {
+				if err := e.sweep(ctx); err != nil {
+					return summary, err
+				}
+				e.settled = true
 			}
 		case errors.Is(err, manifest.ErrConflict):
 			e.metrics.conflicts.Inc()
@@ -188,6 +194,7 @@ func (e *Exporter) Once(ctx context.Context) (Summary, error) {
 			if err := e.chain.Advance(ctx, e.state); err != nil {
 				return summary, err
 			}
+			e.settled = false
 		case errors.Is(err, cut.ErrChanged) && ctx.Err() == nil:
 			if failed++; failed >= attempts {
 				return summary, err

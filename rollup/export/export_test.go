@@ -1,6 +1,7 @@
 package export
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -97,4 +98,90 @@ func TestSmallCutsAndDoubledRows(t *testing.T) {
 	// What is doubled after it was published changes nothing.
 	f.insert(streamB, 1, 1, 700, day0)
 	require.Zero(t, f.once(root).Cuts)
+}
+
+// Closed days are published, and published again when they were closed again.
+func TestClosedDays(t *testing.T) {
+	f := newTables(t)
+	root := t.TempDir()
+	s := openDirectory(t, root)
+	closeDay := func(rows, events int, at string) {
+		f.exec("ALTER TABLE days DROP PARTITION '2025-11-18'")
+		f.exec(fmt.Sprintf("INSERT INTO days SELECT toDate('2025-11-18'), number %% 7, if(number %% 2 = 0, '', 'country'), if(number %% 2 = 0, '', toString(number)), 'click', 'person', number, 'qr', "+
+			"if(number %% 2 = 0, toDateTime('2025-11-18 00:15:00', 'UTC') + number * 900, toDateTime(0, 'UTC')), number, 3 FROM numbers(%d)", rows))
+		f.exec(fmt.Sprintf("INSERT INTO closed_days VALUES ('2025-11-18', %d, '%s')", events, at))
+	}
+	closeDay(40, 900, "2025-11-20 01:02:03.456")
+	summary := f.once(root)
+	require.Equal(t, []int{1, 1, 1}, []int{summary.Cuts, summary.Days, summary.Files})
+	require.Zero(t, f.once(root).Cuts)
+	rows := publishedRows(t, s, "days")
+	require.Len(t, rows, 40)
+	require.Contains(t, rows, "date=2025-11-18|closed_at=2025-11-20T01:02:03.456Z|profile_id=0|dimension=|value=|kind=click|class=person|link_id=0|surface=qr|bucket=2025-11-18T00:15:00Z|events=0|visitors=3|")
+	require.Contains(t, rows, "date=2025-11-18|closed_at=2025-11-20T01:02:03.456Z|profile_id=1|dimension=country|value=1|kind=click|class=person|link_id=1|surface=qr|bucket=(null)|events=1|visitors=3|")
+
+	closeDay(50, 1000, "2025-11-21 01:02:03.456")
+	f.insert(streamA, 0, 1, 10, day0)
+	summary = f.once(root)
+	require.Equal(t, []int{1, 1, 2}, []int{summary.Cuts, summary.Days, summary.Files})
+	day := published(t, s)[1].Days[0]
+	require.EqualValues(t, 1, day.Supersedes)
+	require.EqualValues(t, 1000, day.Events)
+	require.EqualValues(t, 50, day.Rows)
+	require.Len(t, publishedRows(t, s, "days"), 90, "the older version stays as it was published")
+}
+
+// An export of a time's events has a place of its own.
+func TestScope(t *testing.T) {
+	f := newTables(t)
+	root := t.TempDir()
+	s := openDirectory(t, root)
+	f.insert(streamA, 0, 1, 5000, day0.Add(23*time.Hour))
+	f.insert(streamB, 0, 1, 100, day0.AddDate(0, 0, 9))
+	f.exec("INSERT INTO closed_days VALUES ('2025-11-18', 1, '2025-11-20 00:00:00'), ('2025-11-19', 1, '2025-11-20 00:00:00'), ('2025-11-20', 1, '2025-11-21 00:00:00')")
+	limits := func(c *Config) { c.Since, c.Until = "2025-11-19", "2025-11-19T00:10:00Z" }
+	condition := "WHERE time >= '2025-11-19 00:00:00' AND time < '2025-11-19 00:10:00'"
+	summary := f.once(root, limits)
+	require.EqualValues(t, f.number("SELECT count() FROM events "+condition), summary.Events)
+	require.EqualValues(t, 600, summary.Events)
+	require.Equal(t, 1, summary.Days)
+	sameRows(t, f.wantEvents(condition), publishedRows(t, s, "events"))
+	// Late events of that time, and a run that does not repeat the limits.
+	f.insert(0xbeef, 0, 1, 7200, day0.Add(23*time.Hour))
+	require.EqualValues(t, 600, f.once(root).Events)
+	sameRows(t, f.wantEvents(condition), publishedRows(t, s, "events"))
+	_, err := f.exporter(root, func(c *Config) { c.Since = "2025-11-18" }).Once(t.Context())
+	require.ErrorContains(t, err, "holds events since 2025-11-19T00:00:00Z until 2025-11-19T00:10:00Z already")
+	report, err := Audit(t.Context(), root, f.addresses, true)
+	require.NoError(t, err)
+	require.True(t, report.OK(), report)
+	require.EqualValues(t, 5000+100+7200-1200, report.Expired)
+}
+
+// Months that are dropped count as present: before they are dropped, between the record and the drop, and after it.
+func TestExpiredMonths(t *testing.T) {
+	f := newTables(t)
+	root, late := t.TempDir(), t.TempDir()
+	old := day0.AddDate(-2, 0, 0)
+	f.insert(streamA, 0, 1, 300, old)
+	f.insert(streamA, 0, 301, 400, day0) // the stream lives on
+	f.insert(streamB, 0, 1, 200, old)
+	f.insert(streamB, 0, 221, 240, old) // with a hole
+	require.EqualValues(t, 600, f.once(root).Events)
+	f.exec("INSERT INTO expired_streams (partition, stream, highest, holes, events) VALUES (0, 18364758544493064720, 300, [], 300), (0, 2827, 240, [(201, 220)], 220)")
+	require.Zero(t, f.once(root).Cuts, "recorded, not dropped yet")
+	require.EqualValues(t, 600, f.once(late).Events, "not dropped yet: exported")
+	f.exec("ALTER TABLE events DROP PARTITION 202311")
+	require.Zero(t, f.once(root).Cuts, "dropped")
+	f.insert(streamA, 0, 401, 500, day0)
+	require.EqualValues(t, 100, f.once(root).Events)
+	later := t.TempDir()
+	summary := f.once(later)
+	require.EqualValues(t, 200, summary.Events, "dropped before the first export")
+	sameRows(t, f.wantEvents(""), publishedRows(t, openDirectory(t, later), "events"))
+	for _, place := range []string{root, later} {
+		report, err := Audit(t.Context(), place, f.addresses, true)
+		require.NoError(t, err)
+		require.True(t, report.OK(), report)
+	}
 }

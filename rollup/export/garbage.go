@@ -14,14 +14,6 @@ import (
 // staleAfter is how old a leftover of a small file must be to be removed: it belongs to no cut, so only time can tell.
 const staleAfter = 24 * time.Hour
 
-// sweepIfDue sweeps when it was not done for a while.
-func (e *Exporter) sweepIfDue(ctx context.Context) error {
-	if e.now().Sub(e.swept) < sweepEvery {
-		return nil
-	}
-	return e.sweep(ctx)
-}
-
 // sweep removes what earlier attempts left: the files of a cut that is published without them can never be published any more.
 // That needs no grace period. Files of the next cut are left alone, be their exporter dead or at work.
 func (e *Exporter) sweep(ctx context.Context) error {

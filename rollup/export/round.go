@@ -34,10 +34,11 @@ func (e *Exporter) round(ctx context.Context) (*manifest.Manifest, uint64, error
 	}
 	e.progress.Stage("cut " + strconv.FormatUint(e.state.Head+1, 10))
 	e.progress.Total(float64(plan.Add.Len() + plan.Left))
-	closed, err := e.closedDays(ctx)
+	closed, err := freshDays(ctx, e.table, e.state)
 	if err != nil {
 		return nil, plan.Held, err
 	}
+	closed = closed[:min(len(closed), maxDays)]
 	// A cut without anything is made once after an hour with events, to say that the hour is complete.
 	over := !e.state.Hour.IsZero() && e.state.Hour.Before(manifest.HourOf(at))
 	if len(plan.Add) == 0 && len(closed) == 0 && !over {
@@ -71,14 +72,14 @@ func (e *Exporter) make(ctx context.Context, at time.Time, plan *cut.Plan, close
 	}
 	if plan.Total > 0 {
 		if err := e.writeEvents(ctx, files, m, plan); err != nil {
-			return nil, err
+			return nil, e.overtaken(ctx, err)
 		}
 	} else {
 		e.progress.Add(float64(plan.Add.Len()))
 	}
 	for _, d := range closed {
 		if err := e.writeDay(ctx, files, m, d); err != nil {
-			return nil, err
+			return nil, e.overtaken(ctx, err)
 		}
 	}
 	if len(m.Files) > manifest.MaxFiles {
@@ -96,6 +97,15 @@ func (e *Exporter) make(ctx context.Context, at time.Time, plan *cut.Plan, close
 		return nil, err
 	}
 	return m, nil
+}
+
+// overtaken returns what to say of an error while files were written: once another exporter has published the cut, these files are
+// garbage, which it may have removed already.
+func (e *Exporter) overtaken(ctx context.Context, err error) error {
+	if _, there := e.store.Stat(ctx, manifest.Path(e.state.Head+1)); there == nil {
+		return manifest.ErrConflict
+	}
+	return err
 }
 
 // attempt is the files of one attempt at a cut.

@@ -122,13 +122,11 @@ func (c *Chain) at(ctx context.Context, number uint64) (*State, error) {
 	oldest := links[len(links)-1]
 	state := NewState(oldest.manifest.Scope)
 	if oldest.manifest.State != nil {
-		data, err := store.ReadAll(ctx, c.Store, oldest.manifest.State.Path)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
-		}
-		if state, err = restore(data, oldest.manifest, oldest.reference); err != nil {
+		var err error
+		if state, err = c.Restore(ctx, oldest.manifest); err != nil {
 			return nil, err
 		}
+		state.Reference = oldest.reference
 		links = links[:len(links)-1]
 	}
 	for i := len(links) - 1; i >= 0; i-- {
@@ -137,6 +135,18 @@ func (c *Chain) at(ctx context.Context, number uint64) (*State, error) {
 		}
 	}
 	return state, nil
+}
+
+// Restore reads the state that a manifest points to. The state's own reference is left empty.
+func (c *Chain) Restore(ctx context.Context, m *Manifest) (*State, error) {
+	data, err := store.ReadAll(ctx, c.Store, m.State.Path)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return restore(data, m)
 }
 
 // Advance goes on to the newest manifest from a state that was loaded before.

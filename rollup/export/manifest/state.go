@@ -112,7 +112,7 @@ func (s *State) with(m *Manifest) ([]byte, error) {
 }
 
 // restore returns the state of a manifest that points to this file.
-func restore(data []byte, m *Manifest, reference Reference) (*State, error) {
+func restore(data []byte, m *Manifest) (*State, error) {
 	var f stateFile
 	if err := json.Unmarshal(data, &f); err != nil || f.Cut != m.Cut || f.Format != Format || Sum(data) != m.State.SHA256 {
 		return nil, fmt.Errorf("%s: %w: it is not the state of cut %d", m.State.Path, ErrDamaged, m.Cut)
@@ -124,7 +124,7 @@ func restore(data []byte, m *Manifest, reference Reference) (*State, error) {
 		return nil, fmt.Errorf("%s: %w: %w", m.State.Path, ErrDamaged, err)
 	}
 	maps.Copy(s.Days, f.Days)
-	s.advance(m, reference)
+	s.advance(m, Reference{})
 	s.Hour, s.Sealed = f.Hour, f.Sealed
 	return s, nil
 }
