@@ -207,3 +207,62 @@ func TestAnsweredMeansVisible(t *testing.T) {
 		require.EqualValues(t, 3, n)
 	}
 }
+
+// Whenever a kill comes, once KILL … SYNC has returned and nothing is shown any more, what the insert left is final: each month's
+// part is whole or absent, and nothing appears later. An answer of success means all of them.
+func TestAKillAtAnyMomentIsFinal(t *testing.T) {
+	_, name := database(t)
+	db := "database=" + name
+	curl(t, db, "CREATE TABLE months (batch UInt32, at DateTime, n UInt64, PROJECTION counts (SELECT batch, count() GROUP BY batch)) ENGINE = MergeTree PARTITION BY toYYYYMM(at) ORDER BY n")
+	counts := func(batch int) string {
+		return curl(t, db, fmt.Sprintf("SELECT toYYYYMM(at) AS month, count() FROM months WHERE batch = %d GROUP BY month ORDER BY month", batch))
+	}
+	const rows = 20_000 // in each of three months
+	want := fmt.Sprintf("202601\t%d\n202602\t%d\n202603\t%d\n", rows, rows, rows)
+	killed, finished := 0, 0
+	for batch := range 24 {
+		answered := make(chan string, 1)
+		go func() {
+			status, body := postPlain(db+fmt.Sprintf("&log_comment=tag-moment-%d", batch), fmt.Sprintf(
+				"INSERT INTO months SELECT %d, toDateTime('2026-01-15 00:00:00') + INTERVAL (number %% 3) MONTH, number FROM numbers(%d)", batch, 3*rows))
+			answered <- fmt.Sprint(status, body)
+		}()
+		time.Sleep(time.Duration(2*batch) * time.Millisecond)
+		tag := fmt.Sprintf("tag-moment-%d", batch)
+		if batch%8 == 7 {
+			require.Eventually(t, func() bool { return len(answered) == 1 }, 20*time.Second, time.Millisecond)
+		}
+		curl(t, "", "KILL QUERY WHERE Settings['log_comment'] = '"+tag+"' SYNC FORMAT Null")
+		for deadline := time.Now().Add(20 * time.Second); ; {
+			answer := ""
+			select {
+			case answer = <-answered:
+			default:
+				// It may not have begun when it was to be killed.
+				if time.Now().After(deadline) {
+					t.Fatal("an insert is never answered")
+				}
+				time.Sleep(time.Millisecond)
+				continue
+			}
+			require.Zero(t, running(t, tag), "what is answered is not shown any more")
+			seen := counts(batch)
+			if strings.HasPrefix(answer, "200") {
+				require.Equal(t, want, seen)
+				finished++
+			} else {
+				require.Contains(t, answer, "Code: 394.")
+				for _, month := range strings.Split(strings.TrimSpace(seen), "\n") {
+					require.True(t, month == "" || strings.HasSuffix(month, fmt.Sprint("\t", rows)), "a part of a part: %q", seen)
+				}
+				killed++
+			}
+			time.Sleep(2 * time.Millisecond)
+			require.Equal(t, seen, counts(batch), "a part appeared after the end")
+			break
+		}
+	}
+	t.Logf("%d killed, %d finished", killed, finished)
+	require.Positive(t, killed)
+	require.Positive(t, finished)
+}

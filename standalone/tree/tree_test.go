@@ -89,6 +89,8 @@ func TestEnginesComeBackWithTheirData(t *testing.T) {
 	at := engines.Addresses
 	must(t, at.ClickHouse, "CREATE TABLE kept (n UInt64) ENGINE = MergeTree ORDER BY n")
 	must(t, at.ClickHouse, "INSERT INTO kept SELECT number FROM numbers(1000)")
+	must(t, at.ClickHouse, "CREATE TABLE terms (partition UInt32, term UInt64) ENGINE = Join(ANY, LEFT, partition) SETTINGS join_any_take_last_row = 1, persistent = 0")
+	must(t, at.ClickHouse, "INSERT INTO terms VALUES (1, 5)")
 	conn, err := pgx.Connect(t.Context(), at.Postgres)
 	require.NoError(t, err)
 	_, err = conn.Exec(t.Context(), "CREATE TABLE kept AS SELECT generate_series(1, 100) AS n")
@@ -104,6 +106,7 @@ func TestEnginesComeBackWithTheirData(t *testing.T) {
 		require.Eventually(t, func() bool { return engines.Pid(name) != before }, 40*time.Second, 20*time.Millisecond)
 	}
 	require.Equal(t, "1000", must(t, at.ClickHouse, "SELECT count() FROM kept"))
+	require.Equal(t, "0", must(t, at.ClickHouse, "SELECT joinGet('spillway.terms', 'term', toUInt32(1))"), "terms do not outlive the engine")
 	conn, err = pgx.Connect(t.Context(), at.Postgres)
 	require.NoError(t, err)
 	var n int
