@@ -195,7 +195,7 @@ func TestAnsweredMeansVisible(t *testing.T) {
 	ctx := context.Background()
 	conn, _ := database(t)
 	require.NoError(t, conn.Exec(ctx, "CREATE TABLE months (at DateTime, n UInt64) ENGINE = MergeTree PARTITION BY toYYYYMM(at) ORDER BY n"))
-	for i := range 30 {
+	for i := range 10 {
 		batch, err := conn.PrepareBatch(clickhousego.Context(ctx, clickhousego.WithSettings(clickhousego.Settings{"log_comment": "months"})), "INSERT INTO months")
 		require.NoError(t, err)
 		for m := range 3 {

@@ -83,7 +83,7 @@ func TestEveryTypeComesBack(t *testing.T) {
 				}
 			})
 			require.NoError(t, conn.Exec(ctx, everyType))
-			const rows = 5000
+			const rows = 2000
 			batch, err := conn.PrepareBatch(ctx, "INSERT INTO every")
 			require.NoError(t, err)
 			for i := range rows {
