@@ -9,6 +9,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"spillway.dev/redirector/class"
+	"spillway.dev/redirector/owner"
 	"spillway.dev/redirector/target"
 	"spillway.dev/redirector/visitor"
 	"spillway.dev/schemas/event"
@@ -29,26 +30,61 @@ type visit struct {
 	event  event.Event
 	buffer []byte
 
-	host     []byte // without port
-	query    []byte // as sent
-	marks    target.Marks
-	referrer []byte
-	claimed  bool // the browser has just proved to be the owner's
+	host    []byte // without port
+	query   []byte // as sent
+	marks   target.Marks
+	header  header
+	claimed bool // the browser has just proved to be the owner's
 }
 
-// read takes from a request what is needed to answer it.
-func (v *visit) read(ctx *fasthttp.RequestCtx) {
+// header is what a request's header says that is of interest here.
+type header struct {
+	agent, referrer, language, country []byte
+	class                              class.Request
+	forwarded                          [][]byte // the lines of X-Forwarded-For
+	cookie                             bool     // there is a cookie that may be ours
+}
+
+// read takes from a request what is needed to answer and to record it, in one pass: each look for a name would be one.
+func (h *Handler) read(ctx *fasthttp.RequestCtx, v *visit) {
 	v.host = withoutPort(ctx.Host())
 	v.query = ctx.URI().QueryString()
 	v.marks, v.buffer = target.ReadMarks(v.query, v.buffer)
-	v.referrer = ctx.Request.Header.Peek("Referer")
+	to := &v.header
+	for name, value := range ctx.Request.Header.All() {
+		switch string(name) {
+		case "User-Agent":
+			to.agent = value
+		case "Referer":
+			to.referrer = value
+		case "Accept-Language":
+			to.language = value
+		case "Sec-Purpose":
+			to.class.SecPurpose = value
+		case "Purpose":
+			to.class.Purpose = value
+		case "X-Purpose":
+			to.class.XPurpose = value
+		case "X-Moz":
+			to.class.XMoz = value
+		case "X-Forwarded-For":
+			to.forwarded = append(to.forwarded, value)
+		case "Cookie":
+			to.cookie = bytes.Contains(value, []byte(owner.CookiePrefix))
+		}
+		if len(h.CountryHeader) > 0 && string(name) == h.CountryHeader {
+			to.country = value
+		}
+	}
 }
 
 // release makes v free for another request. Nothing of the old one stays reachable.
 func (h *Handler) release(v *visit) {
 	e := &v.event
 	e.UserAgent, e.Referrer, e.Query, e.Host, e.Language, e.Place, e.Country, e.Reason = "", "", "", "", "", "", "", ""
-	v.host, v.query, v.referrer, v.marks, v.claimed = nil, nil, nil, target.Marks{}, false
+	clear(v.header.forwarded)
+	v.header = header{forwarded: v.header.forwarded[:0]}
+	v.host, v.query, v.marks, v.claimed = nil, nil, target.Marks{}, false
 	if cap(v.buffer) > 64<<10 {
 		v.buffer = make([]byte, 0, 4<<10)
 	}
@@ -59,35 +95,29 @@ func (h *Handler) release(v *visit) {
 // record completes the event and appends it to the journal. A journal without room drops it, and counts that itself: the visitor
 // is answered all the same.
 func (h *Handler) record(ctx *fasthttp.RequestCtx, v *visit, zone *time.Location, head bool, now time.Time) {
-	header := &ctx.Request.Header
-	client, trusted := h.client(ctx)
-	agent := header.UserAgent()
+	from := &v.header
+	client, trusted := h.client(ctx, from.forwarded)
 	e := &v.event
 	e.TimeUs = now.UnixMicro()
 	e.Date = visitor.Date(now, zone)
-	e.Class, e.Reason = class.Of(class.Request{
-		Head:       head,
-		SecPurpose: header.Peek("Sec-Purpose"),
-		Purpose:    header.Peek("Purpose"),
-		XPurpose:   header.Peek("X-Purpose"),
-		XMoz:       header.Peek("X-Moz"),
-		Owner:      h.owns(ctx, v, e.ProfileId, now),
-	})
+	from.class.Head = head
+	from.class.Owner = h.owns(ctx, v, e.ProfileId, now)
+	e.Class, e.Reason = class.Of(from.class)
 	e.RulesVersion = class.RulesVersion
-	e.Visitor, v.buffer = h.Visitors.ID(e.Date, e.ProfileId, client, agent, v.buffer)
+	e.Visitor, v.buffer = h.Visitors.ID(e.Date, e.ProfileId, client, from.agent, v.buffer)
 	e.Country = ""
-	if trusted && h.CountryHeader != "" {
-		e.Country = country(header.Peek(h.CountryHeader))
+	if trusted {
+		e.Country = country(from.country)
 	}
 	if e.Country == "" && h.Countries != nil {
 		e.Country = h.Countries.Of(client)
 	}
 	e.Place = view(v.marks.Place)
-	e.UserAgent = v.text(agent, maxAgent)
-	e.Referrer = v.text(withoutQuery(v.referrer), maxReferrer)
+	e.UserAgent = v.text(from.agent, maxAgent)
+	e.Referrer = v.text(withoutQuery(from.referrer), maxReferrer)
 	e.Query = v.text(v.own(v.query), maxQuery)
 	e.Host = v.text(v.host, maxHost)
-	e.Language = v.text(firstLanguage(header.Peek("Accept-Language")), maxLanguage)
+	e.Language = v.text(firstLanguage(from.language), maxLanguage)
 	h.Journal.Append(e)
 }
 

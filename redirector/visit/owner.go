@@ -1,7 +1,6 @@
 package visit
 
 import (
-	"bytes"
 	"strconv"
 	"time"
 
@@ -33,15 +32,14 @@ func (h *Handler) claim(ctx *fasthttp.RequestCtx, v *visit, profile uint64, now 
 	return true
 }
 
-// owns tells whether the browser is the profile's owner's. Visitors have no cookie of ours, and pay one look at the header.
+// owns tells whether the browser is the profile's owner's. Visitors have no cookie of ours.
 func (h *Handler) owns(ctx *fasthttp.RequestCtx, v *visit, profile uint64, now time.Time) bool {
 	if v.claimed {
 		return true
 	}
-	header := &ctx.Request.Header
-	if !bytes.Contains(header.Peek("Cookie"), []byte(owner.CookiePrefix)) {
+	if !v.header.cookie {
 		return false
 	}
-	_, ok := h.Owners.Owns(header.Cookie(owner.CookiePrefix+strconv.FormatUint(profile, 10)), profile, now)
+	_, ok := h.Owners.Owns(ctx.Request.Header.Cookie(owner.CookiePrefix+strconv.FormatUint(profile, 10)), profile, now)
 	return ok
 }

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -90,6 +91,7 @@ type Handler struct {
 // NewHandler returns a handler.
 func NewHandler(o Options) (*Handler, error) {
 	h := &Handler{Options: o}
+	h.CountryHeader = http.CanonicalHeaderKey(o.CountryHeader) // as fasthttp writes names
 	h.visits.New = func() any { return &visit{buffer: make([]byte, 0, 4<<10)} }
 	var err error
 	if h.notices, err = newNotices(o.Pages); err != nil {
@@ -152,11 +154,20 @@ func (h *Handler) survive(ctx *fasthttp.RequestCtx) {
 	}
 }
 
+// The header of each redirect; never changed.
+var (
+	headerLocation     = []byte("Location")
+	headerCacheControl = []byte("Cache-Control")
+	headerRobots       = []byte("X-Robots-Tag")
+	valueNoStore       = []byte("private, no-store")
+	valueNoIndex       = []byte("noindex")
+)
+
 // click answers the visit of a link.
 func (h *Handler) click(ctx *fasthttp.RequestCtx, code []byte, scanned, head bool, now time.Time) kind {
 	v := h.visits.Get().(*visit)
 	defer h.release(v)
-	v.read(ctx)
+	h.read(ctx, v)
 	link, err := h.Names.Link(h.Names.Domain(v.host), code)
 	if err != nil {
 		h.notices.missing(ctx, err, h.notices.noLink)
@@ -185,9 +196,9 @@ func (h *Handler) click(ctx *fasthttp.RequestCtx, code []byte, scanned, head boo
 	r := &ctx.Response
 	r.SetStatusCode(fasthttp.StatusFound)
 	r.Header.SetContentLength(0) // said to HEAD too
-	r.Header.SetBytesV("Location", location)
-	r.Header.Set("Cache-Control", "private, no-store")
-	r.Header.Set("X-Robots-Tag", "noindex")
+	r.Header.SetCanonical(headerLocation, location)
+	r.Header.SetCanonical(headerCacheControl, valueNoStore)
+	r.Header.SetCanonical(headerRobots, valueNoIndex)
 	return kindRedirect
 }
 
@@ -199,7 +210,7 @@ func (h *Handler) page(ctx *fasthttp.RequestCtx, handle []byte, head bool, now t
 	if profile == nil {
 		return kindPage
 	}
-	v.read(ctx)
+	h.read(ctx, v)
 	cache := "private, no-cache"
 	switch claimed := h.claim(ctx, v, profile.ID, now); {
 	case h.Pages.Views() == page.Rendered:
@@ -226,9 +237,9 @@ func (h *Handler) beacon(ctx *fasthttp.RequestCtx, handle []byte, now time.Time)
 	if profile == nil {
 		return kindBeacon
 	}
-	v.read(ctx)
+	h.read(ctx, v)
 	// The request comes from the page, whose own address says nothing; the page hands on where its reader came from.
-	v.referrer = v.marks.Referrer
+	v.header.referrer = v.marks.Referrer
 	h.view(ctx, v, profile, v.marks.Layout, false, now)
 	ctx.Response.Header.Set("Cache-Control", "private, no-store")
 	if ctx.IsPost() {
@@ -278,7 +289,7 @@ func (h *Handler) view(ctx *fasthttp.RequestCtx, v *visit, profile *directory.Pr
 }
 
 // client returns the visitor's address, and whether a trusted proxy stands before it.
-func (h *Handler) client(ctx *fasthttp.RequestCtx) (client netip.Addr, trusted bool) {
+func (h *Handler) client(ctx *fasthttp.RequestCtx, forwarded [][]byte) (client netip.Addr, trusted bool) {
 	var remote netip.Addr
 	if tcp, ok := ctx.RemoteAddr().(*net.TCPAddr); ok {
 		remote, _ = netip.AddrFromSlice(tcp.IP)
@@ -287,5 +298,5 @@ func (h *Handler) client(ctx *fasthttp.RequestCtx) (client netip.Addr, trusted b
 	if !h.Trusted.Contains(remote) {
 		return remote, false
 	}
-	return h.Trusted.Client(remote, ctx.Request.Header.PeekAll("X-Forwarded-For")), true
+	return h.Trusted.Client(remote, forwarded), true
 }

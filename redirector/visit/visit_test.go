@@ -328,7 +328,7 @@ func TestVisitorOfAnUnknownPeer(t *testing.T) {
 	s := serve(t, page.Rendered, Limits{})
 	ctx := &fasthttp.RequestCtx{}
 	ctx.Init(&fasthttp.Request{}, &net.UnixAddr{Name: "/x"}, nil)
-	client, trusted := s.handler.client(ctx)
+	client, trusted := s.handler.client(ctx, nil)
 	require.Equal(t, netip.Addr{}, client)
 	require.False(t, trusted)
 }
