@@ -1,7 +1,7 @@
 // Package kafka runs the embedded broker: franz-go's kfake, which speaks Kafka's protocol and keeps its log in a directory.
 //
 // What it is not: after a kill -9 it may have forgotten producers' idempotence windows; what it had not yet written through is the
-// kernel's to keep; it does not notice a full disk; and a start reads the whole retained log (measured: 1.4 s a GiB), so the retention
+// kernel's to keep; and a start reads the whole retained log (measured: 1.4 s a GiB), so the retention
 // is bounded by bytes as well as by time. Spillway relies on none of these, since the table knows what it has, but other programs may:
 // the standalone is for one machine, and KAFKA_BROKERS names a real cluster.
 package kafka
@@ -104,6 +104,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Broker, error) {
 		}
 		return nil, fmt.Errorf("start Kafka: %w", err)
 	}
+	guard(cluster, cfg.Data)
 	b := &Broker{cluster: cluster, addr: strings.Join(cluster.ListenAddrs(), ","), ending: make(chan struct{}), ended: make(chan struct{})}
 	if err := b.topics(ctx, cfg); err != nil {
 		cluster.Close()
