@@ -23,6 +23,7 @@ type following struct {
 	term    fence.Term
 	there   *presence.Partition
 	bounds  topic.Bounds // when it was taken
+	whole   bool         // it began at the log's beginning
 	letters *deadletter.Sender
 
 	position topic.Position // what was read
@@ -66,7 +67,7 @@ func (o *Owner) follow(ctx context.Context, term fence.Term, there *presence.Par
 	letters := o.Letters.Sender(ctx)
 	defer letters.Close()
 	now := time.Now()
-	f := &following{Owner: o, term: term, there: there, bounds: bounds, letters: letters, position: from, done: from, marked: -1, marks: now, looked: now, took: 2 * time.Millisecond}
+	f := &following{Owner: o, term: term, there: there, bounds: bounds, whole: from.Offset <= bounds.Start, letters: letters, position: from, done: from, marked: -1, marks: now, looked: now, took: 2 * time.Millisecond}
 	for {
 		if err := f.rewound(); err != nil {
 			return err
@@ -204,9 +205,6 @@ func (f *following) rewound() error {
 	if r.next < r.until {
 		return nil
 	}
-	if r.cause != rewindStarted {
-		f.missing.tried = time.Now()
-	}
 	f.log.Info("read again to the end", "cause", r.cause, "offset", r.next)
 	if f.term.Healing() {
 		r.healed = true // which the next term says to all who follow
@@ -257,7 +255,7 @@ func (f *following) look(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	f.Metrics.missing.WithLabelValues(label(f.partition)).Set(float64(events))
-	if f.missing.judge(now, finding, f.options) {
+	if f.missing.judge(now, finding, f.whole, f.options.Settle) {
 		f.log.Warn("events that were announced are missing; reading Kafka again from its beginning", "events", events)
 		return errAgain
 	}

@@ -2,6 +2,7 @@ package partition
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -30,6 +31,15 @@ import (
 	"spillway.dev/schemas/event"
 	"spillway.dev/service/engines"
 )
+
+// TestMain lets more tests run at a time than there are CPUs: they wait for each other's faults most of the time.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 // world is a ClickHouse, a Kafka, what was journaled, and any number of owners that all believe to be right.
 type world struct {
