@@ -29,6 +29,7 @@ func refused(err error) bool {
 }
 
 func TestOnlyTheNewestTermWrites(t *testing.T) {
+	t.Parallel()
 	tbl := tabletest.Open(t)
 	f := fence.New(tbl, 0)
 	ctx := t.Context()
@@ -93,6 +94,7 @@ func running(t *testing.T, f *fence.Fence) {
 }
 
 func TestWaitReturnsWhenWhatWasCheckedBeforeHasEnded(t *testing.T) {
+	t.Parallel()
 	tbl := tabletest.Open(t)
 	f := fence.New(tbl, 0)
 	first, err := f.Take(t.Context(), 0, 0, false)
@@ -112,6 +114,7 @@ func TestWaitReturnsWhenWhatWasCheckedBeforeHasEnded(t *testing.T) {
 }
 
 func TestWaitKillsWhatLingers(t *testing.T) {
+	t.Parallel()
 	tbl := tabletest.Open(t)
 	f := fence.New(tbl, 200*time.Millisecond)
 	first, err := f.Take(t.Context(), 0, 0, false)
@@ -129,6 +132,7 @@ func TestWaitKillsWhatLingers(t *testing.T) {
 }
 
 func TestWaitGivesUpWhenThePartitionWasTaken(t *testing.T) {
+	t.Parallel()
 	tbl := tabletest.Open(t)
 	f := fence.New(tbl, 0)
 	first, err := f.Take(t.Context(), 0, 0, false)
@@ -141,4 +145,63 @@ func TestWaitGivesUpWhenThePartitionWasTaken(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorIs(t, f.Wait(t.Context(), 0, second), fence.ErrRefused)
 	<-done
+}
+
+// What the protocol assumes of the engine: an insert is in system.processes before its term is checked …
+func TestAnInsertIsSeenBeforeItIsChecked(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.Open(t)
+	f := fence.New(tbl, 0)
+	first, err := f.Take(t.Context(), 0, 0, false)
+	require.NoError(t, err)
+	done := slow(tbl, f, first, 3) // its first row comes after 0.3 s
+	running(t, f)
+	_, err = f.Take(t.Context(), 0, 0, false)
+	require.NoError(t, err)
+	require.True(t, refused(<-done))
+	require.Zero(t, tabletest.Number(t, tbl, "SELECT count() FROM events"))
+}
+
+// … and until no part of it can appear any more, also when its sender has gone away;
+func TestAnInsertIsSeenUntilItsEndWhenItsSenderIsGone(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.Open(t)
+	tabletest.Exec(t, tbl, "ALTER TABLE events ADD CONSTRAINT slow CHECK sleep(0.5) = 0") // after the fence: checked, and not written yet
+	f := fence.New(tbl, 0)
+	first, err := f.Take(t.Context(), 0, 0, false)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- tbl.Do(ctx, table.Insert{
+			Statement: fmt.Sprintf("INSERT INTO events (stream, partition, sequence, term, date) SELECT 1, 0, number, %d, '2026-01-01' FROM numbers(10)", uint64(first)),
+			Tag:       f.Tag(0, first),
+		})
+	}()
+	running(t, f)
+	time.Sleep(100 * time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-done, table.ErrNoAnswer)
+	second, err := f.Take(t.Context(), 0, 0, false)
+	require.NoError(t, err)
+	require.NoError(t, f.Wait(t.Context(), 0, second))
+	require.EqualValues(t, 10, tabletest.Number(t, tbl, "SELECT count() FROM events"), "it was checked before the new term, so it is waited for")
+}
+
+// … a check sees each term that was answered before; and success is answered when all parts are visible.
+func TestATermThatWasAnsweredIsSeen(t *testing.T) {
+	t.Parallel()
+	address := tabletest.Addresses(t)
+	tbl, other := tabletest.At(t, address), tabletest.At(t, address)
+	f, g := fence.New(tbl, 0), fence.New(other, 0)
+	held, err := f.Take(t.Context(), 0, 0, false)
+	require.NoError(t, err)
+	for i := range 25 {
+		require.NoError(t, insert(other, g, 0, held, i))
+		require.EqualValues(t, i+1, tabletest.Number(t, tbl, "SELECT count() FROM events"))
+		next, err := f.Take(t.Context(), 0, 0, false)
+		require.NoError(t, err)
+		require.True(t, refused(insert(other, g, 0, held, i)))
+		held = next
+	}
 }
