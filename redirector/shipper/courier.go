@@ -235,7 +235,10 @@ func (c *courier) send(partition uint32, announcement *event.Announcement) {
 	c.flights++
 	c.inflight += len(f.value)
 	l.sent = append(l.sent, f)
-	c.client.Produce(context.Background(), &kgo.Record{Partition: int32(partition), Value: f.value}, func(_ *kgo.Record, err error) {
+	c.client.Produce(context.Background(), &kgo.Record{Partition: int32(partition), Value: f.value}, func(r *kgo.Record, err error) {
+		if err == nil { // a partition's records are answered in the order of their offsets
+			err = c.s.given(r.Partition, r.Offset)
+		}
 		c.mu.Lock()
 		c.answers = append(c.answers, answer{f, err})
 		c.mu.Unlock()

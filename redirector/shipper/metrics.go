@@ -13,10 +13,10 @@ import (
 )
 
 type metrics struct {
-	events, batches, bytes, announcements, restarts prometheus.Counter
-	errors                                          *prometheus.CounterVec
-	latency                                         prometheus.Histogram
-	age                                             prometheus.GaugeFunc
+	events, batches, bytes, announcements, restarts, rewound prometheus.Counter
+	errors                                                   *prometheus.CounterVec
+	latency                                                  prometheus.Histogram
+	age                                                      prometheus.GaugeFunc
 
 	live, older atomic.Int64 // time of the oldest event that is not acknowledged, µs since 1970; 0: none
 }
@@ -31,6 +31,7 @@ func newMetrics(clock func() time.Time) *metrics {
 		bytes:         counter("bytes_total", "Bytes acknowledged by Kafka, before compression."),
 		announcements: counter("announcements_total", "Announcements acknowledged by Kafka, one a partition."),
 		restarts:      counter("restarts_total", "Times that the Kafka client was thrown away to send again from the journal's cursor."),
+		rewound:       counter("rewound_events_total", "Acknowledged events that were sent again because the brokers had lost data."),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spillway_redirector_shipper_errors_total",
 			Help: "Failures by kind."}, []string{"kind"}),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "spillway_redirector_shipper_latency_seconds",
@@ -53,7 +54,7 @@ func newMetrics(clock func() time.Time) *metrics {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.events, m.batches, m.bytes, m.announcements, m.restarts, m.errors, m.latency, m.age}
+	return []prometheus.Collector{m.events, m.batches, m.bytes, m.announcements, m.restarts, m.rewound, m.errors, m.latency, m.age}
 }
 
 func (m *metrics) register(r prometheus.Registerer) error {
@@ -89,6 +90,8 @@ func kind(err error) string {
 	switch {
 	case errors.Is(err, errStalled):
 		return "stalled"
+	case errors.Is(err, errLost):
+		return "lost"
 	case errors.As(err, &code):
 		return strings.ToLower(code.Message)
 	case strings.Contains(err.Error(), badPartition):

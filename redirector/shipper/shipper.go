@@ -9,9 +9,12 @@
 // idle redirector is sent at once.
 //
 // What is acknowledged in all partitions, without a gap, is acknowledged to the journal: never earlier. Whatever goes wrong in a way that
-// the client does not repair by itself (a broker that lost data, a topic that was made again, records that are refused), there is one answer:
-// the session ends, its client is thrown away, and the next one begins at the journal's cursor. What is sent twice has the same name
-// twice.
+// the client does not repair by itself (records that are refused, brokers that answer nothing for long), there is one answer: the session
+// ends, its client is thrown away, and the next one begins at the journal's cursor. What is sent twice has the same name twice.
+//
+// A broker that lost what it had acknowledged shows it: it knows nothing of the producer's last batch, or gives an offset away again (a
+// topic that was made again does, too). Announcements alone bring that out within seconds. Then the cursor is taken back as far as the journal
+// still holds what was acknowledged (journal.Options.Keep).
 //
 // # Announcements
 //
@@ -35,6 +38,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,6 +80,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Registerer takes the metrics. Nil: none are registered.
 	Registerer prometheus.Registerer
+
+	patience time.Duration // tests: the longest wait between sessions
 }
 
 // DefaultTopic is where events go unless Options say otherwise.
@@ -90,6 +96,7 @@ func (o *Options) check() error {
 	set(&o.AnnounceInterval, time.Second)
 	set(&o.CloseTimeout, 5*time.Second)
 	set(&o.StallTimeout, 30*time.Second)
+	set(&o.patience, 5*time.Second)
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
@@ -155,6 +162,9 @@ type Shipper struct {
 	batch      int          // events of a batch, in bytes; cut down when brokers find batches too large
 	kafkaBatch int32        // one of Kafka's batches
 	progress   atomic.Int64 // batches acknowledged
+
+	mu      sync.Mutex      // guards offsets
+	offsets map[int32]int64 // the highest offset that each partition has given away
 }
 
 // New checks the options. It does not reach for the brokers.
@@ -162,7 +172,7 @@ func New(j *journal.Journal, o Options) (*Shipper, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("shipper: %w", err)
 	}
-	s := &Shipper{o: o, j: j, log: o.Logger, metrics: newMetrics(o.Clock), batch: o.BatchBytes, kafkaBatch: kafkaBatch}
+	s := &Shipper{o: o, j: j, log: o.Logger, metrics: newMetrics(o.Clock), batch: o.BatchBytes, kafkaBatch: kafkaBatch, offsets: map[int32]int64{}}
 	client, err := kgo.NewClient(s.options()...) // an option that makes no sense is better found now
 	if err != nil {
 		return nil, fmt.Errorf("shipper: Kafka client: %w", err)
@@ -225,9 +235,14 @@ func (s *Shipper) Run(ctx context.Context) error {
 		} else if errors.Is(err, errStalled) {
 			stall *= 2
 		}
-		wait = min(max(2*wait, 50*time.Millisecond), 5*time.Second)
-		if errors.Is(err, kerr.MessageTooLarge) {
+		wait = min(max(2*wait, 50*time.Millisecond), s.o.patience)
+		switch {
+		case errors.Is(err, kerr.MessageTooLarge):
 			s.shrink()
+		case lost(err):
+			s.rewind()
+		case strings.Contains(err.Error(), badPartition):
+			err = fmt.Errorf("topic %s has fewer partitions than the stream was begun with; add partitions to the topic: %w", s.o.Topic, err)
 		}
 		s.log.Error("shipper: sending again from the journal's cursor", "err", err, "in", wait.String())
 		select {
@@ -238,6 +253,45 @@ func (s *Shipper) Run(ctx context.Context) error {
 		case <-time.After(wait):
 		}
 	}
+}
+
+var errLost = errors.New("the broker gave an offset away again")
+
+// lost reports whether an error says that the broker has lost data.
+func lost(err error) bool {
+	for _, e := range []error{errLost, kerr.OutOfOrderSequenceNumber, kerr.UnknownProducerID, kerr.InvalidProducerIDMapping, kerr.InvalidProducerEpoch} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// rewind has everything sent again that the journal still holds.
+func (s *Shipper) rewind() {
+	s.mu.Lock()
+	clear(s.offsets)
+	s.mu.Unlock()
+	n := uint64(0)
+	for _, x := range s.j.Streams() {
+		n += x.Rewind()
+	}
+	s.metrics.rewound.Add(float64(n))
+	s.log.Error("shipper: the brokers lost data that they had acknowledged; what the journal still holds of it is sent again", "events", n)
+}
+
+// given notes the offset that a record got. The error is errLost if that offset was given away before.
+func (s *Shipper) given(partition int32, offset int64) error {
+	if offset < 0 {
+		return nil // the broker did not say
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if before, ok := s.offsets[partition]; ok && offset <= before {
+		return fmt.Errorf("%w: %d after %d", errLost, offset, before)
+	}
+	s.offsets[partition] = offset
+	return nil
 }
 
 // shrink halves what is sent at once.

@@ -3,7 +3,6 @@ package shipper
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -65,7 +64,7 @@ func start(t testing.TB, j *journal.Journal, o Options) (stop func()) {
 
 func options(c *kfake.Cluster) Options {
 	return Options{Brokers: c.ListenAddrs(), Topic: topic, AnnounceInterval: 50 * time.Millisecond, Linger: 5 * time.Millisecond, CloseTimeout: 5 * time.Second,
-		Logger: slog.New(slog.DiscardHandler)}
+		Client: []kgo.Opt{kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond })}}
 }
 
 // log is what a consumer finds in the topic.
@@ -73,6 +72,7 @@ type log struct {
 	events map[uint64]map[uint32]map[uint64][]byte // stream, partition, sequence
 	copies int
 	last   map[uint64]map[uint32]*event.Announcement // the newest one
+	final  map[uint64]map[uint32]*event.Announcement // the newest final one
 	early  int                                       // announcements that stand before an event that they speak of
 }
 
@@ -84,7 +84,7 @@ func (l *log) count(stream uint64) (n int) {
 }
 
 func consume(t testing.TB, c *kfake.Cluster) *log {
-	l := &log{events: map[uint64]map[uint32]map[uint64][]byte{}, last: map[uint64]map[uint32]*event.Announcement{}}
+	l := &log{events: map[uint64]map[uint32]map[uint64][]byte{}, last: map[uint64]map[uint32]*event.Announcement{}, final: map[uint64]map[uint32]*event.Announcement{}}
 	for _, r := range records(t, c) {
 		p := uint32(r.Partition)
 		b, err := event.ParseBatch(r.Value)
@@ -92,6 +92,7 @@ func consume(t testing.TB, c *kfake.Cluster) *log {
 		if l.events[b.Stream] == nil {
 			l.events[b.Stream] = map[uint32]map[uint64][]byte{}
 			l.last[b.Stream] = map[uint32]*event.Announcement{}
+			l.final[b.Stream] = map[uint32]*event.Announcement{}
 		}
 		if l.events[b.Stream][p] == nil {
 			l.events[b.Stream][p] = map[uint64][]byte{}
@@ -108,6 +109,9 @@ func consume(t testing.TB, c *kfake.Cluster) *log {
 			var a event.Announcement
 			require.NoError(t, a.UnmarshalVT(b.Announcement))
 			l.last[b.Stream][p] = &a
+			if a.Final {
+				l.final[b.Stream][p] = &a
+			}
 			if uint64(len(l.events[b.Stream][p])) < a.Journaled-unreadable(&a) {
 				l.early++
 			}
