@@ -17,6 +17,7 @@ import (
 	"spillway.dev/bench/kafka"
 	"spillway.dev/bench/load"
 	"spillway.dev/bench/process"
+	"spillway.dev/bench/visit"
 )
 
 // arena is a cluster on which faults strike, and its visitors.
@@ -80,13 +81,36 @@ func newArena(ctx context.Context, dir, binary string, broker *kafka.Cluster, on
 	for _, l := range links {
 		a.links = append(a.links, load.Link{ID: l.ID, Code: l.Code})
 	}
-	// Every redirector has seen every link, as one that has served for a while has.
-	for range 2 {
-		if _, err := a.load(ctx, "warm", 500, time.Second); err != nil {
-			return nil, err
+	return a, a.warm(ctx)
+}
+
+// warm makes every redirector one that has served for a while: it has seen the page and each link, and a snapshot of what it knows is on
+// its disk, as it is a minute after that, or when it ends.
+func (a *arena) warm(ctx context.Context) error {
+	for _, r := range a.Redirectors {
+		client := visit.New(r.Listen)
+		defer client.Close()
+		targets := []string{"/" + handle}
+		for _, l := range a.links {
+			targets = append(targets, "/l/"+l.Code)
+		}
+		for _, target := range targets {
+			if answer, err := client.Do(&visit.Request{Target: target, UserAgent: "warm"}, time.Now().Add(5*time.Second)); err != nil || answer.Status >= 400 {
+				return errors.Join(fmt.Errorf("make arena: %s of %s: status %d", target, r.Name, answer.Status), err)
+			}
+		}
+		restart, err := terminate(r.Name)(ctx, a)
+		if err == nil {
+			err = restart(ctx)
+		}
+		if err == nil {
+			err = r.Ready(ctx, 30*time.Second)
+		}
+		if err != nil {
+			return fmt.Errorf("make arena: %w", err)
 		}
 	}
-	return a, nil
+	return nil
 }
 
 func (a *arena) close() {
@@ -155,7 +179,7 @@ func (a *arena) start(ctx context.Context, name string) error {
 	return nil
 }
 
-// revive heals everything and starts what has ended. It returns the names of those that had.
+// revive heals everything and starts what has ended. It returns the names of those that had, and how.
 func (a *arena) revive(ctx context.Context) (ended []string, err error) {
 	var failed []error
 	for _, s := range a.Services() {
@@ -163,13 +187,13 @@ func (a *arena) revive(ctx context.Context) (ended []string, err error) {
 	}
 	for _, name := range []string{"broker", "clickhouse", "postgres"} {
 		if !a.process(name).Running() {
-			ended = append(ended, name)
+			ended = append(ended, name+": "+a.process(name).State())
 			failed = append(failed, a.start(ctx, name))
 		}
 	}
 	for _, s := range a.Services() {
 		if !s.Running() {
-			ended = append(ended, s.Name)
+			ended = append(ended, s.Name+": "+s.State())
 			failed = append(failed, a.start(ctx, s.Name))
 		}
 	}

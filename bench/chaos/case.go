@@ -79,7 +79,7 @@ func (c *Chaos) one(ctx context.Context, a *arena, section string, f *Fault, m M
 	}
 	for _, name := range ended {
 		if f.on != limited { // an engine may end itself on a full disk
-			r.wrong = append(r.wrong, name+" ended by itself")
+			r.wrong = append(r.wrong, "ended by itself: "+name)
 		}
 	}
 	v, took, err := a.settle(ctx, seen, before, f.Loss, patience)
@@ -91,7 +91,7 @@ func (c *Chaos) one(ctx context.Context, a *arena, section string, f *Fault, m M
 	}
 	r.wrong = append(r.wrong, v.wrong(f.Loss)...)
 	if turned := seen.Refused + seen.Unanswered; turned > 0 {
-		r.wrong = append(r.wrong, fmt.Sprintf("%d visitors were turned away", turned))
+		r.wrong = append(r.wrong, fmt.Sprintf("%d visitors were turned away; attempts: %v", turned, v.Elsewise))
 	}
 	r.observed = observed(seen, v, lasted, took)
 	c.add(r)

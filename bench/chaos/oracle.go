@@ -25,6 +25,8 @@ type verdict struct {
 	Alien    int // rows with a marker of this load that was never sent, or of which no byte was
 	Differs  int // numbers in PostgreSQL that are not the table's
 	Audit    audit
+	// Elsewise counts the attempts that did not get what they were for, by target and status ("unsent", "no answer").
+	Elsewise map[string]int
 }
 
 // audit is what `spillway audit --json` says.
@@ -70,19 +72,27 @@ func (a *arena) audit(ctx context.Context) (audit, error) {
 
 // judge compares everything, now.
 func (a *arena) judge(ctx context.Context, seen *attempts, before audit) (verdict, error) {
-	var v verdict
+	v := verdict{Elsewise: map[string]int{}}
 	// What may or must be there, from the ledger alone.
 	const must, may = 1, 2
 	sent := map[string]int{}
 	err := load.ReadLedger(bytes.NewReader(seen.ledger.Bytes()), func(r load.Record) error {
+		how := "status " + strconv.Itoa(r.Status)
 		switch {
 		case r.Answered():
 			sent[r.Marker] = must
 			v.Answered++
-		case !r.NotSent:
+			return nil
+		case r.NotSent:
+			how = "unsent"
+		default:
 			sent[r.Marker] = may
 			v.Open++
+			if r.Status == 0 {
+				how = "no answer"
+			}
 		}
+		v.Elsewise[fmt.Sprintf("redirector-%d %s", r.Target+1, how)]++
 		return nil
 	})
 	if err != nil {

@@ -105,7 +105,7 @@ func (c *Chaos) atRandom(ctx context.Context, a *arena, session time.Duration) e
 	}
 	r.wrong = append(r.wrong, v.wrong(None)...)
 	if turned := seen.Refused + seen.Unanswered; turned > 0 {
-		r.wrong = append(r.wrong, fmt.Sprintf("%d visitors were turned away", turned))
+		r.wrong = append(r.wrong, fmt.Sprintf("%d visitors were turned away; attempts: %v", turned, v.Elsewise))
 	}
 	r.observed = fmt.Sprintf("%d faults; %s", len(c.random), observed(seen, v, lasted, took))
 	if len(troubles) > 0 {

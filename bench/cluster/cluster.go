@@ -21,6 +21,7 @@ import (
 
 	"spillway.dev/bench/creator"
 	"spillway.dev/bench/kafka"
+	"spillway.dev/bench/port"
 	"spillway.dev/bench/process"
 	"spillway.dev/bench/wire"
 	"spillway.dev/profileapi/account"
@@ -58,6 +59,7 @@ type Cluster struct {
 	ClickHouseURL, PostgresURL string
 
 	starter *process.Starter
+	ports   port.Finder
 	mu      sync.Mutex
 	all     []*process.Process // guarded by mu; in the order of their starts
 	relays  []interface{ Close() error }

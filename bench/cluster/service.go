@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,11 +21,12 @@ import (
 // service prepares a service of that name and its relays to the engines that it uses; it is not started yet.
 func (c *Cluster) service(name string, usesKafka, usesClickHouse, usesPostgres bool) (*Service, error) {
 	kind, _, _ := strings.Cut(name, "-")
-	ports, err := freeAddresses(2)
+	ports, err := c.ports.Find(2)
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{Admin: ports[0]}
+	address := func(i int) string { return "127.0.0.1:" + strconv.Itoa(ports[i]) }
+	s := &Service{Admin: address(0)}
 	env := map[string]string{
 		"SPILLWAY_ADMIN_LISTEN": s.Admin,
 		// Whatever the experiment's own environment says, only the relays lead to the engines.
@@ -54,13 +55,13 @@ func (c *Cluster) service(name string, usesKafka, usesClickHouse, usesPostgres b
 	}
 	switch kind {
 	case "redirector":
-		s.Listen, s.Dir = ports[1], filepath.Join(c.Dir, name)
+		s.Listen, s.Dir = address(1), filepath.Join(c.Dir, name)
 		env["SPILLWAY_VISITORS_LISTEN"], env["SPILLWAY_JOURNAL"] = s.Listen, filepath.Join(s.Dir, "journal")
 		if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 			return nil, fmt.Errorf("directory of %s: %w", name, err)
 		}
 	case "profileapi":
-		s.Listen = ports[1]
+		s.Listen = address(1)
 		env["SPILLWAY_API_LISTEN"] = s.Listen
 	}
 	maps.Copy(env, c.Env)
@@ -146,18 +147,4 @@ func through(raw, address string) string {
 	}
 	u.Host = address
 	return u.String()
-}
-
-// freeAddresses returns addresses of the loopback that were free a moment ago.
-func freeAddresses(n int) ([]string, error) {
-	var all []string
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		defer listener.Close()
-		all = append(all, listener.Addr().String())
-	}
-	return all, nil
 }

@@ -11,7 +11,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +23,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"spillway.dev/bench/port"
 	"spillway.dev/bench/process"
 )
 
@@ -94,7 +94,7 @@ func Start(ctx context.Context, starter *process.Starter, config Config) (_ *Clu
 	if config.Heap == 0 {
 		config.Heap = 384
 	}
-	ports, err := freePorts(2 * config.Nodes)
+	ports, err := new(port.Finder).Find(2 * config.Nodes)
 	if err != nil {
 		return nil, fmt.Errorf("start Kafka: %w", err)
 	}
@@ -235,18 +235,4 @@ func (c *Cluster) Close() {
 	for _, n := range c.Nodes {
 		n.Kill()
 	}
-}
-
-// freePorts returns ports that were free a moment ago: Kafka's nodes must know each other's before any of them starts.
-func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		defer listener.Close()
-		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }

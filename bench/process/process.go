@@ -127,6 +127,7 @@ func (p *Process) start(ctx context.Context) error {
 		p.mu.Lock()
 		p.state = err
 		p.mu.Unlock()
+		p.note(cmd.ProcessState.String())
 		close(ended)
 	}()
 	if out == nil {
@@ -171,6 +172,27 @@ func (p *Process) read(out *os.File, ready chan<- string) {
 			default:
 			}
 		}
+	}
+}
+
+// note writes how the process ended at the end of its output.
+func (p *Process) note(state string) {
+	log, err := os.OpenFile(p.Log(), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return // the experiment is over, and its directory gone
+	}
+	defer log.Close()
+	fmt.Fprintf(log, "--- %s ended at %s: %s\n", p.Name, time.Now().UTC().Format("15:04:05.000"), state)
+}
+
+// State says how the newest start ended; empty while it runs.
+func (p *Process) State() string {
+	cmd, ended := p.now()
+	select {
+	case <-ended:
+		return cmd.ProcessState.String()
+	default:
+		return ""
 	}
 }
 

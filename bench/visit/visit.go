@@ -70,6 +70,9 @@ func (c *Client) Do(r *Request, deadline time.Time) (Answer, error) {
 	if err := c.encode(r); err != nil {
 		return Answer{}, err
 	}
+	if c.conn != nil && stale(c.conn) {
+		c.Close()
+	}
 	if c.conn == nil {
 		conn, err := (&net.Dialer{Deadline: deadline}).Dial("tcp", c.address)
 		if err != nil {

@@ -100,6 +100,28 @@ func TestNothingIsSentTwice(t *testing.T) {
 	require.ErrorIs(t, err, ErrNotSent)
 }
 
+// A server that closes a connection on which nothing is under way has lost nothing, and the next request goes out on a new one.
+func TestAnIdleConnectionThatWasClosedIsNotUsed(t *testing.T) {
+	var connections atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	server.Start()
+	defer server.Close()
+	c := New(server.Listener.Addr().String())
+	defer c.Close()
+	for i := range 3 {
+		_, err := c.Do(&Request{Target: "/"}, soon())
+		require.NoError(t, err)
+		require.EqualValues(t, i+1, connections.Load())
+		server.CloseClientConnections()
+		require.Eventually(t, func() bool { return stale(c.conn) }, time.Second, time.Millisecond)
+	}
+}
+
 func TestADeadlineHolds(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
