@@ -49,7 +49,7 @@ func TestAuditFinds(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(data), `"problems":[]`)
 
-	all := published(t, openDirectory(t, root))
+	all := published(t, openStore(t, root))
 	path := func(name string) string { return filepath.Join(root, filepath.FromSlash(name)) }
 	// with changes a file, looks what the audit says, and restores it.
 	with := func(name string, change func([]byte) []byte, what string) {
@@ -122,7 +122,7 @@ func TestAuditFinds(t *testing.T) {
 func TestHoursAndGarbage(t *testing.T) {
 	f := newTables(t)
 	root := t.TempDir()
-	s := openDirectory(t, root)
+	s := openStore(t, root)
 	run := func(at string) Summary {
 		t.Helper()
 		e := f.exporter(root)

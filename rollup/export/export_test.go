@@ -19,7 +19,7 @@ const (
 func TestEveryEventOnce(t *testing.T) {
 	f := newTables(t)
 	root := t.TempDir()
-	s := openDirectory(t, root)
+	s := openStore(t, root)
 
 	f.insert(streamA, 0, 1, 1000, day0)
 	f.insert(streamA, 1, 1, 500, day0)
@@ -53,7 +53,7 @@ func TestEveryEventOnce(t *testing.T) {
 func TestHoleIsGoneAround(t *testing.T) {
 	f := newTables(t)
 	root := t.TempDir()
-	s := openDirectory(t, root)
+	s := openStore(t, root)
 	f.insert(streamA, 3, 1, 100, day0)
 	f.insert(streamA, 3, 201, 300, day0)
 	f.insert(streamA, 3, 401, 70_000, day0)
@@ -84,7 +84,7 @@ func TestHoleIsGoneAround(t *testing.T) {
 func TestSmallCutsAndDoubledRows(t *testing.T) {
 	f := newTables(t)
 	root := t.TempDir()
-	s := openDirectory(t, root)
+	s := openStore(t, root)
 	f.insert(streamA, 0, 1, 1000, day0)
 	f.insert(streamA, 1, 1, 1000, day0)
 	f.insert(streamB, 1, 1, 700, day0)
@@ -104,7 +104,7 @@ func TestSmallCutsAndDoubledRows(t *testing.T) {
 func TestClosedDays(t *testing.T) {
 	f := newTables(t)
 	root := t.TempDir()
-	s := openDirectory(t, root)
+	s := openStore(t, root)
 	closeDay := func(rows, events int, at string) {
 		f.exec("ALTER TABLE days DROP PARTITION '2025-11-18'")
 		f.exec(fmt.Sprintf("INSERT INTO days SELECT toDate('2025-11-18'), number %% 7, if(number %% 2 = 0, '', 'country'), if(number %% 2 = 0, '', toString(number)), 'click', 'person', number, 'qr', "+
@@ -135,7 +135,7 @@ func TestClosedDays(t *testing.T) {
 func TestScope(t *testing.T) {
 	f := newTables(t)
 	root := t.TempDir()
-	s := openDirectory(t, root)
+	s := openStore(t, root)
 	f.insert(streamA, 0, 1, 5000, day0.Add(23*time.Hour))
 	f.insert(streamB, 0, 1, 100, day0.AddDate(0, 0, 9))
 	f.exec("INSERT INTO closed_days VALUES ('2025-11-18', 1, '2025-11-20 00:00:00'), ('2025-11-19', 1, '2025-11-20 00:00:00'), ('2025-11-20', 1, '2025-11-21 00:00:00')")
@@ -178,7 +178,7 @@ func TestExpiredMonths(t *testing.T) {
 	later := t.TempDir()
 	summary := f.once(later)
 	require.EqualValues(t, 200, summary.Events, "dropped before the first export")
-	sameRows(t, f.wantEvents(""), publishedRows(t, openDirectory(t, later), "events"))
+	sameRows(t, f.wantEvents(""), publishedRows(t, openStore(t, later), "events"))
 	for _, place := range []string{root, later} {
 		report, err := Audit(t.Context(), place, f.addresses, true)
 		require.NoError(t, err)

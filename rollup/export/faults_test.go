@@ -3,10 +3,8 @@ package export
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +16,7 @@ import (
 
 	"spillway.dev/rollup/export/manifest"
 	"spillway.dev/rollup/export/store"
+	"spillway.dev/rollup/export/store/storetest"
 )
 
 var errKilled = errors.New("killed")
@@ -50,6 +49,9 @@ func (m *mortal) Create(ctx context.Context, path string) (w store.Writer, err e
 		return err
 	})
 	if err != nil {
+		if w != nil {
+			(&mortalWriter{w, m}).Abort()
+		}
 		return nil, err
 	}
 	return &mortalWriter{w, m}, nil
@@ -69,9 +71,9 @@ func (w *mortalWriter) Write(p []byte) (n int, err error) {
 	return w.Writer.Write(p)
 }
 
-// Abort is not called any more by a process that is dead: what was begun stays.
+// Abort is not called any more by a process that is dead: what was begun in a directory stays. A half upload never shows.
 func (w *mortalWriter) Abort() {
-	if w.m.left.Load() > 0 {
+	if _, directory := w.m.Store.(*store.Directory); !directory || w.m.left.Load() > 0 {
 		w.Writer.Abort()
 	}
 }
@@ -89,6 +91,9 @@ func (m *mortal) Read(ctx context.Context, path string) (r io.ReadCloser, err er
 		r, err = m.Store.Read(ctx, path)
 		return err
 	})
+	if errors.Is(err, errKilled) && r != nil {
+		_ = r.Close()
+	}
 	return r, err
 }
 
@@ -102,11 +107,11 @@ func (e *Exporter) on(s store.Store) *Exporter {
 	return e
 }
 
-// onlyListed asserts that no data file lies in the export's directory that no manifest lists, and that all that are listed are there.
-func onlyListed(t *testing.T, root string) {
+// onlyListed asserts that no data file lies in the export that no manifest lists, and that all that are listed are there.
+func onlyListed(t *testing.T, s store.Store) {
 	t.Helper()
 	var listed, there []string
-	for _, m := range published(t, openDirectory(t, root)) {
+	for _, m := range published(t, s) {
 		for _, f := range m.Files {
 			listed = append(listed, f.Path)
 		}
@@ -114,12 +119,12 @@ func onlyListed(t *testing.T, root string) {
 			listed = append(listed, m.State.Path)
 		}
 	}
-	for _, path := range filesIn(t, root) {
-		path = filepath.ToSlash(path)
-		if strings.HasSuffix(path, ".parquet") || strings.HasPrefix(path, "states/") || strings.Contains(path, ".parquet.") {
-			there = append(there, path)
+	require.NoError(t, s.List(t.Context(), "", func(o store.Object) error {
+		if _, ok := manifest.AttemptOf(o.Path); ok {
+			there = append(there, o.Path)
 		}
-	}
+		return nil
+	}))
 	slices.Sort(listed)
 	slices.Sort(there)
 	require.Equal(t, listed, there)
@@ -138,7 +143,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 	half := rand.Int64N(2)
 	for step, died := int64(1), true; died; step++ {
 		root := t.TempDir()
-		m := &mortal{Store: openDirectory(t, root), after: step%2 == half}
+		m := &mortal{Store: openStore(t, root), after: step%2 == half}
 		m.left.Store(step)
 		e := f.exporter(root, small).on(m)
 		e.chain.StateEvery = 2
@@ -151,19 +156,23 @@ func TestKilledAtEveryStep(t *testing.T) {
 		e.chain.StateEvery = 2
 		_, err = e.Once(t.Context())
 		require.NoError(t, err, "operation %d, after %t", step, m.after)
-		sameRows(t, want, publishedRows(t, openDirectory(t, root), "events"))
-		require.Len(t, publishedRows(t, openDirectory(t, root), "days"), 30, "operation %d, after %t", step, m.after)
-		onlyListed(t, root)
+		sameRows(t, want, publishedRows(t, openStore(t, root), "events"))
+		require.Len(t, publishedRows(t, openStore(t, root), "days"), 30, "operation %d, after %t", step, m.after)
+		onlyListed(t, openStore(t, root))
 	}
 }
 
 // Several exporters work on one place at once; some die; events come in between, with holes that fill later.
 func TestExportersAtOnceAndDying(t *testing.T) {
+	t.Run("directory", func(t *testing.T) { exportersAtOnce(t, t.TempDir()) })
+	t.Run("S3", func(t *testing.T) { exportersAtOnce(t, strings.Replace(storetest.S3(t), "?", "/spillway/export?", 1)) })
+}
+
+func exportersAtOnce(t *testing.T, root string) {
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 1))
 	t.Logf("seed %d", seed)
 	f := newTables(t)
-	root := t.TempDir()
 	type piece struct{ first, last uint64 }
 	var missing []piece
 	next := uint64(1)
@@ -184,7 +193,7 @@ func TestExportersAtOnceAndDying(t *testing.T) {
 		}
 		var running sync.WaitGroup
 		for exporter := range 3 {
-			m := &mortal{Store: openDirectory(t, root), after: random.IntN(2) == 0}
+			m := &mortal{Store: openStore(t, root), after: random.IntN(2) == 0}
 			m.left.Store(1 + random.Int64N(60))
 			e := f.exporter(root, func(c *Config) { c.Events, c.Hold = 150, []time.Duration{0, time.Hour}[random.IntN(2)] }).on(m)
 			e.chain.StateEvery = 3
@@ -201,12 +210,11 @@ func TestExportersAtOnceAndDying(t *testing.T) {
 		f.insert(streamA, 5, p.first, p.last, day0)
 	}
 	f.once(root)
-	s := openDirectory(t, root)
+	s := openStore(t, root)
 	sameRows(t, f.wantEvents(""), publishedRows(t, s, "events"))
-	onlyListed(t, root)
-	var cuts []string
-	for _, m := range published(t, s) {
-		cuts = append(cuts, fmt.Sprint(m.Cut))
-	}
-	t.Logf("%d cuts, %d events", len(cuts), next-1)
+	onlyListed(t, s)
+	report, err := Audit(t.Context(), root, f.addresses, true)
+	require.NoError(t, err)
+	require.True(t, report.OK(), report)
+	t.Logf("%d cuts, %d events", report.Cuts, next-1)
 }

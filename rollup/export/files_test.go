@@ -19,7 +19,7 @@ import (
 func TestFilesForWarehouses(t *testing.T) {
 	f := newTables(t)
 	root := t.TempDir()
-	s := openDirectory(t, root)
+	s := openStore(t, root)
 	f.insert(streamA, 0, 1, 260_000, day0)
 	f.insert(streamB, 1, 1, 60_000, day0.AddDate(0, 0, 40))
 	e := f.exporter(root)
@@ -137,7 +137,7 @@ func bloomFilter(t *testing.T, r *metadata.BloomFilterReader, group *metadata.Ro
 func TestFileSizes(t *testing.T) {
 	f := newTables(t)
 	root := t.TempDir()
-	s := openDirectory(t, root)
+	s := openStore(t, root)
 	f.insert(streamA, 0, 1, 700_000, day0)
 	summary := f.once(root, func(c *Config) { c.FileSize = 6_000_000 })
 	require.EqualValues(t, 700_000, summary.Events)

@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"sort"
 	"strings"
 	"testing"
@@ -133,10 +131,11 @@ func published(t testing.TB, s store.Store) []*manifest.Manifest {
 	return all
 }
 
-func openDirectory(t testing.TB, path string) store.Store {
+func openStore(t testing.TB, address string) store.Store {
 	t.Helper()
-	s, err := store.OpenDirectory(path)
+	s, err := store.Open(t.Context(), address)
 	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
 
@@ -216,18 +215,4 @@ func sameRows(t testing.TB, want, got []string) {
 	for i := range want {
 		require.Equal(t, want[i], got[i], "row %d", i)
 	}
-}
-
-// filesIn returns the paths of all files below a directory.
-func filesIn(t testing.TB, root string) []string {
-	t.Helper()
-	var paths []string
-	require.NoError(t, filepath.WalkDir(root, func(path string, entry os.DirEntry, err error) error {
-		if err == nil && !entry.IsDir() {
-			relative, _ := filepath.Rel(root, path)
-			paths = append(paths, relative)
-		}
-		return err
-	}))
-	return paths
 }
