@@ -76,6 +76,9 @@ func (h *Hints) Run(ctx context.Context) error {
 			h.flush(last)
 			return nil
 		case <-h.wake:
+			if ctx.Err() != nil {
+				continue
+			}
 		}
 		limited, cancel := context.WithTimeout(ctx, 5*time.Second)
 		h.flush(limited)

@@ -55,7 +55,6 @@ func Open(topic string, log *slog.Logger, metrics prometheus.Registerer, options
 	client, err := kgo.NewClient(append(options[:len(options):len(options)],
 		kgo.DefaultProduceTopic(topic),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.ProducerBatchMaxBytes(16<<20),
 		kgo.UnknownTopicRetries(2),
 		kgo.RecordDeliveryTimeout(10*time.Second),
 	)...)
@@ -148,7 +147,7 @@ func (s *Sender) try(number uint64, reason Reason, letter *kgo.Record) {
 		s.box.log.Warn("a dead letter is not written; its offset is not committed before it is; trying again", "topic", s.box.topic, "error", err)
 		again := &kgo.Record{Key: letter.Key, Value: letter.Value, Headers: letter.Headers}
 		if errors.Is(err, kerr.MessageTooLarge) && letter.Value != nil {
-			// With its headers it is larger than the broker lets through. The record itself stays where the headers say.
+			// With its headers it is larger than a batch may be. The record itself stays where the headers say.
 			again.Headers = append(again.Headers, kgo.RecordHeader{Key: HeaderLeftOut, Value: []byte(strconv.Itoa(len(letter.Value)))})
 			again.Value = nil
 		}
