@@ -77,7 +77,9 @@ func TestClosingADayChangesNoTotals(t *testing.T) {
 	now := at
 	c := newCloser(t, e, func() time.Time { return now })
 	u := newUpdater(t, e, Options{Late: c.Late})
-	forced := func(query string) { require.NoError(t, e.With("force_optimize_projection", 1).Each(t.Context(), query, []any{new(uint64)}, func() error { return nil })) }
+	forced := func(query string) {
+		require.NoError(t, e.With("force_optimize_projection", 1).Each(t.Context(), query, []any{new(uint64)}, func() error { return nil }))
+	}
 	for d := range 3 {
 		for i := range uint64(20) {
 			when := at.AddDate(0, 0, d)
