@@ -20,6 +20,8 @@ import (
 	"spillway.dev/profileapi/api"
 	"spillway.dev/profileapi/dashboard"
 	"spillway.dev/profileapi/insight"
+	"spillway.dev/profileapi/limit"
+	"spillway.dev/profileapi/live"
 	"spillway.dev/profileapi/profile"
 	"spillway.dev/schemas/postgres"
 	"spillway.dev/service/admin"
@@ -32,6 +34,7 @@ type Config struct {
 	Public      string   `name:"public-url" env:"SPILLWAY_PUBLIC_URL" default:"http://127.0.0.1:8080" placeholder:"URL" help:"Base URL under which visitors reach pages and links."`
 	Visitors    []string `name:"own-addresses" env:"SPILLWAY_OWN_ADDRESSES" sep:"," placeholder:"HOST:PORT,..." help:"Further addresses under which the redirectors are reached. A link to a tracked link of ours is refused: it could lead in a circle."`
 	Demo        string   `name:"demo-profile" env:"SPILLWAY_DEMO_PROFILE" placeholder:"HANDLE" help:"Profile whose numbers the page at / shows to everybody. Empty: none."`
+	Rate        int      `name:"api-rate" env:"SPILLWAY_API_RATE" default:"3000" help:"Requests that each token may make in a minute. 0: as many as it likes."`
 	Connections int32    `name:"api-database-connections" env:"SPILLWAY_API_DATABASE_CONNECTIONS" default:"10" help:"Most connections to PostgreSQL."`
 }
 
@@ -44,7 +47,9 @@ type Service struct {
 	columnar driver.Conn
 	api      *api.API
 	page     *dashboard.Dashboard
+	hub      *live.Hub
 	listener net.Listener
+	stopping chan struct{} // closed when Run begins to stop
 }
 
 // New checks the configuration and takes the address, so that a port in use is known before anything else starts. It waits for no
@@ -62,7 +67,7 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 	if config.Connections < 1 {
 		return nil, fmt.Errorf("%d connections to PostgreSQL: use at least 1 (SPILLWAY_API_DATABASE_CONNECTIONS)", config.Connections)
 	}
-	s := &Service{config: config, where: where, log: log}
+	s := &Service{config: config, where: where, log: log, stopping: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -79,13 +84,21 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 		return nil, err
 	}
 	profiles := profile.NewStore(s.pool, profile.NewRules([]string{config.Public}, config.Visitors))
-	series := insight.NewSeries(s.columnar, layout)
+	reader := insight.NewReader(s.columnar, s.pool, layout)
+	if s.hub, err = live.NewHub(s.pool, reader, live.Options{}, log, metrics); err != nil {
+		return nil, err
+	}
+	var quota *limit.Limiter
+	if config.Rate > 0 {
+		quota = limit.New(limit.Policy{Name: "default", Quota: config.Rate, Window: time.Minute}, nil)
+	}
 	if s.api, err = api.New(api.Options{
-		Pool: s.pool, Accounts: account.NewStore(s.pool), Profiles: profiles, Series: series, Public: config.Public, Log: log, Metrics: metrics,
+		Pool: s.pool, Accounts: account.NewStore(s.pool), Profiles: profiles, Reader: reader, Hub: s.hub, Limit: quota,
+		Stopping: s.stopping, Public: config.Public, Log: log, Metrics: metrics,
 	}); err != nil {
 		return nil, err
 	}
-	if s.page, err = dashboard.New(config.Demo, config.Public, s.pool, profiles, series, log); err != nil {
+	if s.page, err = dashboard.New(config.Demo, config.Public, s.pool, profiles, reader, log); err != nil {
 		return nil, err
 	}
 	s.api.Handle("GET /{$}", s.page)
@@ -123,12 +136,19 @@ func (s *Service) Run(ctx context.Context) error {
 		s.migrate(migrating)
 	}()
 	defer func() { stopMigrating(); <-migrated }()
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		s.hub.Run(migrating)
+	}()
+	defer func() { stopMigrating(); <-watching }()
 
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve creators: %w", err)
 	case <-ctx.Done():
 	}
+	close(s.stopping)
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if err := server.Shutdown(stop); err != nil {

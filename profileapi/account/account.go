@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,12 +26,13 @@ type Scope string
 
 // The scopes, from the least to the most.
 const (
-	Read  Scope = "read"  // see profiles, links and numbers
-	Write Scope = "write" // change profiles and links too
-	Admin Scope = "admin" // make and revoke tokens too
+	Insights Scope = "insights" // see numbers
+	Read     Scope = "read"     // see profiles, links and single events too
+	Write    Scope = "write"    // change profiles and links too
+	Admin    Scope = "admin"    // make and revoke tokens too
 )
 
-var order = [...]Scope{Read, Write, Admin}
+var order = [...]Scope{Insights, Read, Write, Admin}
 
 // Includes says whether a token with s may do what needs other.
 func (s Scope) Includes(other Scope) bool {
@@ -57,7 +60,13 @@ type Identity struct {
 	Scopes    []Scope
 	// Operator may make accounts.
 	Operator bool
+	// ProfileID is the only profile that it may see; zero: all of the account's.
+	ProfileID int64
+	key       string
 }
+
+// Key names the token, session or share that spoke, for counting its requests.
+func (i Identity) Key() string { return i.key }
 
 // May says whether the identity's token has a scope that includes what is needed.
 func (i Identity) May(needed Scope) bool {
@@ -74,20 +83,37 @@ var (
 )
 
 // Store reads and writes accounts and tokens in Postgres.
-type Store struct{ pool *pgxpool.Pool }
+type Store struct {
+	pool   *pgxpool.Pool
+	places chan struct{} // one for each password that may be hashed at once
+	nobody string        // the hash that is checked for an address that nobody has
+}
 
 // NewStore returns a store on pool.
-func NewStore(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
+func NewStore(pool *pgxpool.Pool) *Store {
+	return &Store{pool: pool, places: make(chan struct{}, 4), nobody: hashPassword(NewSecret())}
+}
 
 // secretBytes is how much chance a token holds: 256 bits.
 const secretBytes = 32
 
+// SharePrefix begins the secrets of share links.
+const SharePrefix = "sh_"
+
 // NewSecret returns a fresh token.
-func NewSecret() string {
+func NewSecret() string { return newSecret("sw_") }
+
+// NewShareSecret returns the secret of a new share link.
+func NewShareSecret() string { return newSecret(SharePrefix) }
+
+func newSecret(prefix string) string {
 	var b [secretBytes]byte
 	rand.Read(b[:]) // never fails: crypto/rand ends the program instead
-	return "sw_" + base64.RawURLEncoding.EncodeToString(b[:])
+	return prefix + base64.RawURLEncoding.EncodeToString(b[:])
 }
+
+// Hash is what is stored of a secret.
+func Hash(secret string) []byte { return hash(secret) }
 
 func hash(secret string) []byte {
 	sum := sha256.Sum256([]byte(secret))
@@ -96,6 +122,9 @@ func hash(secret string) []byte {
 
 // Authenticate returns who the secret speaks for, or ErrUnknownToken.
 func (s *Store) Authenticate(ctx context.Context, secret string) (Identity, error) {
+	if strings.HasPrefix(secret, SharePrefix) {
+		return s.share(ctx, secret)
+	}
 	var who Identity
 	err := s.pool.QueryRow(ctx, `
 		SELECT t.account_id, t.id, t.scopes, a.admin FROM tokens t JOIN accounts a ON a.id = t.account_id
@@ -107,6 +136,7 @@ func (s *Store) Authenticate(ctx context.Context, secret string) (Identity, erro
 	if err != nil {
 		return Identity{}, fmt.Errorf("look up token: %w", err)
 	}
+	who.key = "token " + strconv.FormatInt(who.TokenID, 10)
 	return who, nil
 }
 

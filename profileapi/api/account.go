@@ -29,7 +29,7 @@ type NewToken struct {
 // NewTokenRequest is what a token is made from.
 type NewTokenRequest struct {
 	Name   string          `json:"name" minLength:"1" maxLength:"100" doc:"What it is for."`
-	Scopes []account.Scope `json:"scopes" minItems:"1" maxItems:"3" nullable:"false" enum:"read,write,admin"`
+	Scopes []account.Scope `json:"scopes" minItems:"1" maxItems:"4" nullable:"false" enum:"insights,read,write,admin"`
 	// ExpiresAt is the time from which on it is refused.
 	ExpiresAt *time.Time `json:"expires_at,omitempty" doc:"From when on it is refused. Absent: never."`
 }

@@ -16,22 +16,33 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"spillway.dev/profileapi/account"
+	"spillway.dev/profileapi/annotation"
 	"spillway.dev/profileapi/insight"
+	"spillway.dev/profileapi/limit"
+	"spillway.dev/profileapi/live"
 	"spillway.dev/profileapi/profile"
+	"spillway.dev/profileapi/share"
 )
 
 // Version of the interface, as its document says. The first number changes with what breaks clients.
-const Version = "1.0.0"
+const Version = "1.1.0"
 
 // API answers creators' requests.
 type API struct {
 	accounts *account.Store
 	profiles *profile.Store
 	pool     *pgxpool.Pool
-	series   *insight.Series
+	reader   *insight.Reader
+	hub      *live.Hub
+	limiter  *limit.Limiter
+	cookie   string
 	public   string // base of the visitors' addresses, without a slash at its end
 	log      *slog.Logger
 	now      func() time.Time
+
+	annotations *annotation.Store
+	shares      *share.Store
+	stopping    <-chan struct{}
 
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
@@ -46,7 +57,14 @@ type Options struct {
 	Pool     *pgxpool.Pool
 	Accounts *account.Store
 	Profiles *profile.Store
-	Series   *insight.Series
+	Reader   *insight.Reader
+	Hub      *live.Hub
+	// Limit counts the requests of each token; nil: they are not limited.
+	Limit *limit.Limiter
+	// Cookie is the name of the cookie that holds a signed-in browser's session; empty: there are none.
+	Cookie string
+	// Stopping ends open event streams; nil: never.
+	Stopping <-chan struct{}
 	// Public is the base URL under which visitors reach links and pages, for example https://lnk.example.
 	Public  string
 	Log     *slog.Logger
@@ -58,7 +76,8 @@ type Options struct {
 // New returns an API.
 func New(o Options) (*API, error) {
 	a := &API{
-		accounts: o.Accounts, profiles: o.Profiles, pool: o.Pool, series: o.Series,
+		accounts: o.Accounts, profiles: o.Profiles, pool: o.Pool, reader: o.Reader, hub: o.Hub, limiter: o.Limit, cookie: o.Cookie,
+		annotations: annotation.NewStore(o.Pool), shares: share.NewStore(o.Pool), stopping: o.Stopping,
 		public: strings.TrimRight(o.Public, "/"), log: o.Log, now: o.Now,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "spillway_profileapi_requests_total", Help: "Requests by operation and class of status."}, []string{"operation", "status"}),
@@ -80,17 +99,24 @@ func New(o Options) (*API, error) {
 		"Errors are problem documents (RFC 9457)."
 	config.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"token": {Type: "http", Scheme: "bearer", Description: "A token as made by POST /v1/tokens. Its scopes are read, write and admin; each includes the ones before it."},
+		"token": {Type: "http", Scheme: "bearer", Description: "A token as made by POST /v1/tokens. Its scopes are insights, read, write and admin; each includes the ones before it. The secret of a share link (sh_...) is a token of scope insights for one profile."},
 	}
 	// The document is served below, complete from the first request; pages that load scripts from elsewhere and links to single
 	// schemas are not.
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", "", nil
 	a.huma = humago.New(a.mux, config)
-	a.huma.UseMiddleware(a.measure, a.bound, a.authenticate)
+	a.huma.UseMiddleware(a.measure, a.bound, a.authenticate, a.limit)
 	a.registerAccounts()
 	a.registerProfiles()
 	a.registerLinks()
 	a.registerInsights()
+	a.registerBreakdowns()
+	a.registerTables()
+	a.registerEvents()
+	a.registerLive()
+	a.registerAnnotations()
+	a.registerShares()
+	a.registerCodes()
 
 	var err error
 	if a.document, err = json.MarshalIndent(a.huma.OpenAPI(), "", "  "); err != nil {

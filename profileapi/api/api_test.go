@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -19,6 +20,8 @@ import (
 	"spillway.dev/profileapi/account"
 	"spillway.dev/profileapi/api"
 	"spillway.dev/profileapi/insight"
+	"spillway.dev/profileapi/limit"
+	"spillway.dev/profileapi/live"
 	"spillway.dev/profileapi/profile"
 	"spillway.dev/schemas/postgres"
 	"spillway.dev/service/engines"
@@ -40,6 +43,7 @@ type creator struct {
 type answer struct {
 	*http.Response
 	body map[string]any
+	raw  string
 }
 
 func newCreator(t *testing.T) *creator {
@@ -58,10 +62,19 @@ func newCreatorOn(t *testing.T, where engines.Addresses) *creator {
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	c := &creator{t: t, pool: pool, metrics: prometheus.NewRegistry(), token: account.NewSecret()}
+	reader := insight.NewReader(conn, pool, layout)
+	silent := slog.New(slog.NewTextHandler(io.Discard, nil))
+	hub, err := live.NewHub(pool, reader, live.Options{Every: 50 * time.Millisecond}, silent, c.metrics)
+	require.NoError(t, err)
+	running, stop := context.WithCancel(context.Background())
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); hub.Run(running) }()
+	t.Cleanup(func() { stop(); <-stopped })
 	a, err := api.New(api.Options{
-		Pool: pool, Accounts: account.NewStore(pool), Series: insight.NewSeries(conn, layout), Public: "https://lnk.example/",
+		Pool: pool, Accounts: account.NewStore(pool), Reader: reader, Hub: hub, Public: "https://lnk.example/",
 		Profiles: profile.NewStore(pool, profile.NewRules([]string{"https://lnk.example"}, []string{"127.0.0.1:8080"})),
-		Log:      slog.New(slog.NewTextHandler(io.Discard, nil)), Metrics: c.metrics,
+		Limit:    limit.New(limit.Policy{Name: "default", Quota: 1000, Window: time.Minute}, nil), Cookie: "spillway",
+		Log: silent, Metrics: c.metrics, Stopping: running.Done(),
 	})
 	require.NoError(t, err)
 	c.contract = newContract(t, a.Document())
@@ -101,8 +114,8 @@ func (c *creator) send(method, path string, body any, headers ...string) answer 
 	defer response.Body.Close()
 	raw, err := io.ReadAll(response.Body)
 	require.NoError(c.t, err)
-	a := answer{Response: response}
-	if len(raw) > 0 {
+	a := answer{Response: response, raw: string(raw)}
+	if len(raw) > 0 && strings.Contains(response.Header.Get("Content-Type"), "json") {
 		require.NoError(c.t, json.Unmarshal(raw, &a.body), "%s %s: %s", method, path, raw)
 	}
 	c.contract.holds(method, path, response.StatusCode, response.Header.Get("Content-Type"), raw)

@@ -14,8 +14,11 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"spillway.dev/profileapi/account"
+	"spillway.dev/profileapi/annotation"
 	"spillway.dev/profileapi/insight"
+	"spillway.dev/profileapi/live"
 	"spillway.dev/profileapi/profile"
+	"spillway.dev/profileapi/share"
 )
 
 const (
@@ -36,9 +39,13 @@ func (a *API) measure(ctx huma.Context, next func(huma.Context)) {
 
 // bound limits how long an operation takes and says that its answer is for one reader only.
 func (a *API) bound(ctx huma.Context, next func(huma.Context)) {
+	ctx.SetHeader("Cache-Control", "private, no-cache")
+	if ctx.Operation().OperationID == watchOperation {
+		next(ctx)
+		return
+	}
 	limited, cancel := context.WithTimeout(ctx.Context(), requestTime)
 	defer cancel()
-	ctx.SetHeader("Cache-Control", "private, no-cache")
 	next(huma.WithContext(ctx, limited))
 }
 
@@ -68,12 +75,16 @@ func (a *API) authenticate(ctx huma.Context, next func(huma.Context)) {
 		ctx.SetHeader("WWW-Authenticate", `Bearer realm="spillway"`+challenge)
 		huma.WriteErr(a.huma, ctx, status, detail)
 	}
-	scheme, secret, _ := strings.Cut(ctx.Header("Authorization"), " ")
-	if !strings.EqualFold(scheme, "bearer") || secret == "" {
+	var identity account.Identity
+	var err error
+	if scheme, secret, _ := strings.Cut(ctx.Header("Authorization"), " "); strings.EqualFold(scheme, "bearer") && secret != "" {
+		identity, err = a.accounts.Authenticate(ctx.Context(), strings.TrimSpace(secret))
+	} else if session := a.session(ctx); session != "" && scheme == "" {
+		identity, err = a.accounts.Session(ctx.Context(), session)
+	} else {
 		refuse(http.StatusUnauthorized, "", "send a token: 'Authorization: Bearer sw_...'")
 		return
 	}
-	identity, err := a.accounts.Authenticate(ctx.Context(), strings.TrimSpace(secret))
 	switch {
 	case errors.Is(err, account.ErrUnknownToken):
 		refuse(http.StatusUnauthorized, `, error="invalid_token"`, "this token is unknown, expired or revoked")
@@ -99,10 +110,42 @@ func (a *API) authenticate(ctx huma.Context, next func(huma.Context)) {
 	next(huma.WithValue(ctx, identityKey{}, identity))
 }
 
+// session returns the session cookie of a request, or "".
+func (a *API) session(ctx huma.Context) string {
+	if a.cookie == "" {
+		return ""
+	}
+	cookies, err := http.ParseCookie(ctx.Header("Cookie"))
+	if err != nil {
+		return ""
+	}
+	for _, c := range cookies {
+		if c.Name == a.cookie {
+			return c.Value
+		}
+	}
+	return ""
+}
+
+// limit lets a request pass while its token has some of its quota left, and tells how much.
+func (a *API) limit(ctx huma.Context, next func(huma.Context)) {
+	if a.limiter == nil {
+		next(ctx)
+		return
+	}
+	d := a.limiter.Take(who(ctx.Context()).Key())
+	d.Write(ctx.SetHeader)
+	if !d.Allowed {
+		huma.WriteErr(a.huma, ctx, http.StatusTooManyRequests, "this token has used its quota; Retry-After says when to try again")
+		return
+	}
+	next(ctx)
+}
+
 // register adds an operation whose errors are translated.
 func register[I, O any](a *API, operation huma.Operation, handler func(context.Context, *I) (*O, error)) {
 	operation.MaxBodyBytes = maxBody
-	operation.Errors = append(operation.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity,
+	operation.Errors = append(operation.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity, http.StatusTooManyRequests,
 		http.StatusInternalServerError, http.StatusServiceUnavailable)
 	if operation.Method == http.MethodPost || operation.Method == http.MethodPatch || operation.Method == http.MethodPut {
 		operation.Errors = append(operation.Errors, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
@@ -121,10 +164,11 @@ func register[I, O any](a *API, operation huma.Operation, handler func(context.C
 func (a *API) translate(operation string, err error) error {
 	var status huma.StatusError
 	var invalid *profile.Invalid
+	var expired *insight.Expired
 	switch {
 	case errors.As(err, &status):
 		return err
-	case errors.Is(err, profile.ErrNotFound), errors.Is(err, account.ErrNotFound):
+	case errors.Is(err, profile.ErrNotFound), errors.Is(err, account.ErrNotFound), errors.Is(err, annotation.ErrNotFound), errors.Is(err, share.ErrNotFound):
 		return huma.Error404NotFound("your account has no such thing")
 	case errors.As(err, &invalid):
 		return huma.Error422UnprocessableEntity("validation failed",
@@ -137,6 +181,12 @@ func (a *API) translate(operation string, err error) error {
 		return huma.Error409Conflict(fmt.Sprintf("limit reached: an account has at most %d profiles, a profile at most %d links", profile.MaxProfiles, profile.MaxLinks))
 	case errors.Is(err, profile.ErrChanged):
 		return huma.Error412PreconditionFailed("it was changed since the version in If-Match; read it again")
+	case errors.Is(err, share.ErrTooMany):
+		return huma.Error409Conflict(fmt.Sprintf("limit reached: a profile has at most %d share links", share.MaxShares))
+	case errors.As(err, &expired):
+		return huma.Error422UnprocessableEntity(expired.Error())
+	case errors.Is(err, live.ErrFull):
+		return huma.ErrorWithHeaders(huma.Error503ServiceUnavailable("too many watch already; try again in a moment"), http.Header{"Retry-After": {"10"}})
 	case errors.Is(err, insight.ErrTooManyBuckets):
 		return huma.Error422UnprocessableEntity(insight.ErrTooManyBuckets.Error())
 	case errors.Is(err, context.Canceled):

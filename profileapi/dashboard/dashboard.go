@@ -44,7 +44,7 @@ type Dashboard struct {
 	public   string
 	pool     *pgxpool.Pool
 	profiles *profile.Store
-	series   *insight.Series
+	reader   *insight.Reader
 	log      *slog.Logger
 	page     *template.Template
 	policy   string
@@ -58,7 +58,7 @@ type Dashboard struct {
 
 // New returns the page of the profile with that handle. public is the base URL of the visitors' pages. An empty handle: the page only
 // says where the API is.
-func New(handle, public string, pool *pgxpool.Pool, profiles *profile.Store, series *insight.Series, log *slog.Logger) (*Dashboard, error) {
+func New(handle, public string, pool *pgxpool.Pool, profiles *profile.Store, reader *insight.Reader, log *slog.Logger) (*Dashboard, error) {
 	page, err := template.New("page").Funcs(template.FuncMap{"number": number, "percent": percent, "count": count}).Parse(pageSource)
 	if err != nil {
 		return nil, fmt.Errorf("parse the dashboard's page: %w", err)
@@ -68,7 +68,7 @@ func New(handle, public string, pool *pgxpool.Pool, profiles *profile.Store, ser
 		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 	}
 	return &Dashboard{
-		handle: handle, public: strings.TrimRight(public, "/"), pool: pool, profiles: profiles, series: series, log: log, page: page,
+		handle: handle, public: strings.TrimRight(public, "/"), pool: pool, profiles: profiles, reader: reader, log: log, page: page,
 		policy: "default-src 'none'; style-src " + hash(style) + "; script-src " + hash(script) +
 			"; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 		watchers: make(chan struct{}, maxWatchers),
@@ -112,15 +112,17 @@ const chartWidth, chartHeight = 960, 200
 func draw(points []insight.Point) *chart {
 	c := &chart{Top: 1}
 	for _, p := range points {
-		c.Top = max(c.Top, p.Views, p.Clicks)
+		views, clicks := p.Of([]insight.Class{insight.Person})
+		c.Top = max(c.Top, views, clicks)
 	}
 	var views, clicks []string
 	for i, p := range points {
 		x := float64(i) * chartWidth / float64(max(len(points)-1, 1))
 		y := func(n int64) float64 { return chartHeight - float64(n)*chartHeight/float64(c.Top) }
-		views = append(views, fmt.Sprintf("%.1f,%.1f", x, y(p.Views)))
-		clicks = append(clicks, fmt.Sprintf("%.1f,%.1f", x, y(p.Clicks)))
-		c.Rows = append(c.Rows, row{Time: p.Start.Format("Mon 15:04"), Views: p.Views, Clicks: p.Clicks})
+		seen, clicked := p.Of([]insight.Class{insight.Person})
+		views = append(views, fmt.Sprintf("%.1f,%.1f", x, y(seen)))
+		clicks = append(clicks, fmt.Sprintf("%.1f,%.1f", x, y(clicked)))
+		c.Rows = append(c.Rows, row{Time: p.Start.Format("Mon 15:04"), Views: seen, Clicks: clicked})
 	}
 	c.Views, c.Clicks = strings.Join(views, " "), strings.Join(clicks, " ")
 	c.Area = fmt.Sprintf("0,%d %s %d,%d", chartHeight, c.Views, chartWidth, chartHeight)
@@ -165,7 +167,7 @@ func (d *Dashboard) look(ctx context.Context) (view, error) {
 	for _, l := range v.Life.Links {
 		v.Links = append(v.Links, bar{LinkClicks: l, Share: int(l.Clicks * 100 / max(most, 1))})
 	}
-	points, err := d.series.Read(ctx, p.ID, insight.Range{From: insight.Hour.Back(now, 24), To: now, Interval: insight.Hour, Classes: classes})
+	points, _, err := d.reader.Series(ctx, insight.Question{Profile: p.ID, From: insight.Hour.Back(now, 24), To: now}, insight.Hour)
 	if err != nil {
 		d.log.Warn("dashboard without its timeline", "error", err)
 		return v, nil

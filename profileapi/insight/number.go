@@ -35,7 +35,8 @@ type Counts struct {
 	UniqueVisitors int64 // who did either
 }
 
-func (c *Counts) add(o Counts) {
+// Add adds other counts.
+func (c *Counts) Add(o Counts) {
 	c.Views += o.Views
 	c.Clicks += o.Clicks
 	c.PageClicks += o.PageClicks
@@ -107,7 +108,7 @@ func ReadLifetime(ctx context.Context, pool *pgxpool.Pool, profile int64, classe
 			_, err := pgx.ForEachRow(rows, []any{&class, &c.Views, &c.Clicks, &c.PageClicks, &c.UniqueViewers, &c.UniqueClickers, &c.UniqueVisitors}, func() error {
 				life.ByClass[class] = c
 				if slices.Contains(classes, class) {
-					life.Counted.add(c)
+					life.Counted.Add(c)
 				}
 				return nil
 			})

@@ -1,0 +1,270 @@
+package insight
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// truth counts by hand what the reader is asked for.
+func truth(events []happened, q Question, keep func(happened) bool) map[Class]Counts {
+	all := map[Class]Counts{}
+	seen := map[string]bool{}
+	for _, e := range events {
+		if e.profile != q.Profile || e.time.Before(q.From) || !e.time.Before(q.To) || !keep(e) {
+			continue
+		}
+		c := all[e.class]
+		first := func(of string) int64 {
+			key := fmt.Sprint(of, e.class, e.date, e.visitor)
+			if seen[key] {
+				return 0
+			}
+			seen[key] = true
+			return 1
+		}
+		c.UniqueVisitors += first("")
+		if e.click {
+			c.Clicks++
+			c.UniqueClickers += first("click")
+			if e.surface == "page" {
+				c.PageClicks++
+			}
+		} else {
+			c.Views++
+			c.UniqueViewers += first("view")
+		}
+		all[e.class] = c
+	}
+	return all
+}
+
+// history is a profile's events around a switch of its clock; every date is the local one.
+func history(random *rand.Rand, profile int64, zone *time.Location, around time.Time, days int) (events []happened, dates map[day]bool) {
+	dates = map[day]bool{}
+	begin := around.AddDate(0, 0, -days/2)
+	for range 600 {
+		at := begin.Add(time.Duration(random.Int64N(int64(days) * 24 * int64(time.Hour)))).Truncate(time.Microsecond)
+		e := happened{time: at, date: dayOf(at.In(zone)), class: Person, profile: profile, visitor: random.Uint64N(40), surface: "page",
+			country: []string{"DE", "AT", "", "O'X\\"}[random.IntN(4)], channel: []string{"direct", "social"}[random.IntN(2)]}
+		if random.IntN(4) == 0 {
+			e.class = "bot"
+		}
+		if random.IntN(2) == 0 {
+			e.click, e.link = true, 1+random.Uint64N(3)
+			e.surface = []string{"page", "direct", "qr"}[random.IntN(3)]
+		}
+		dates[e.date] = true
+		events = append(events, e)
+	}
+	return events, dates
+}
+
+// TestEveryPanelSumsToTheHeadline asks for random ranges, in zones of all kinds, around switches of the clock, with closed, open and cut
+// days, and holds headline, series, links, surfaces and breakdowns against each other and against a count by hand.
+func TestEveryPanelSumsToTheHeadline(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 0))
+	t.Log("seed", seed)
+	var all []happened
+	type creator struct {
+		profile int64
+		zone    *time.Location
+		around  time.Time
+	}
+	var creators []creator
+	for i, c := range []struct{ zone, around string }{
+		{"Europe/Berlin", "2026-03-29"}, {"Australia/Lord_Howe", "2026-04-05"}, {"Asia/Kathmandu", "2026-03-29"},
+		{"America/St_Johns", "2026-11-01"}, {"Europe/Berlin", "2026-11-01"}, {"Pacific/Chatham", "2026-04-05"}, {"Pacific/Kiritimati", "2026-03-29"},
+	} {
+		zone, err := time.LoadLocation(c.zone)
+		require.NoError(t, err)
+		around, err := time.ParseInLocation(time.DateOnly, c.around, zone)
+		require.NoError(t, err)
+		events, _ := history(random, int64(i+1), zone, around, 4)
+		all = append(all, events...)
+		creators = append(creators, creator{int64(i + 1), zone, around})
+	}
+	w.insert(all...)
+	dates := map[day]bool{}
+	for _, e := range all {
+		dates[e.date] = true
+	}
+	for d := range dates {
+		if random.IntN(2) > 0 {
+			w.close(d)
+		}
+	}
+
+	asked := []*time.Location{}
+	for _, name := range []string{"UTC", "Asia/Kolkata", "America/New_York", "Pacific/Apia"} {
+		zone, err := time.LoadLocation(name)
+		require.NoError(t, err)
+		asked = append(asked, zone)
+	}
+	for round := range 20 {
+		c := creators[random.IntN(len(creators))]
+		zone := c.zone
+		if random.IntN(2) == 0 {
+			zone = asked[random.IntN(len(asked))]
+		}
+		interval := []Interval{QuarterHour, Hour, Day, Week}[random.IntN(4)]
+		from := c.around.Add(time.Duration(random.Int64N(int64(120*time.Hour))) - 60*time.Hour).In(zone)
+		first, end, err := interval.Bounds(from, from.Add(time.Duration(1+random.Int64N(int64(80*time.Hour)))))
+		require.NoError(t, err)
+		q := Question{Profile: c.profile, From: first, To: end}
+		keep := func(happened) bool { return true }
+		switch round % 4 {
+		case 1:
+			q.Filters = Filters{{ByLink, []string{"2"}}}
+			keep = func(e happened) bool { return e.link == 2 }
+		case 2:
+			q.Filters = Filters{{"country", []string{"DE", "O'X\\"}}}
+			keep = func(e happened) bool { return e.country == "DE" || e.country == "O'X\\" }
+		case 3:
+			q.Filters = Filters{{"country", []string{""}}, {BySurface, []string{"page"}}, {"channel", []string{"social"}}}
+			keep = func(e happened) bool { return e.country == "" && e.surface == "page" && e.channel == "social" }
+		}
+		about := fmt.Sprintf("profile %d from %s to %s by %s, filters %v", q.Profile, first, end, interval, q.Filters)
+		want := truth(all, q, keep)
+
+		totals, err := w.Totals(ctx, q)
+		require.NoError(t, err, about)
+		require.True(t, totals.KnowsUnique)
+		for class, n := range want {
+			got := totals.ByClass[class]
+			if !totals.KnowsPage {
+				got.PageClicks = n.PageClicks
+			}
+			require.Equal(t, n, got, "%s, class %s", about, class)
+		}
+		require.Len(t, totals.ByClass, len(want), about)
+
+		points, _, err := w.Series(ctx, q, interval)
+		require.NoError(t, err, about)
+		require.Equal(t, first.Unix(), points[0].Start.Unix())
+		for i, p := range points {
+			until := end
+			if i+1 < len(points) {
+				until = points[i+1].Start
+			}
+			in := truth(all, Question{Profile: q.Profile, From: p.Start, To: until}, keep)
+			for class, n := range in {
+				require.Equal(t, n.Views, p.Views[class], "%s, views at %s", about, p.Start)
+				require.Equal(t, n.Clicks, p.Clicks[class], "%s, clicks at %s", about, p.Start)
+			}
+		}
+		breakdowns, err := w.Breakdowns(ctx, q, Dimensions(), Order{Classes: Classes(), Limit: 2})
+		require.NoError(t, err, about)
+		for _, b := range breakdowns {
+			sum := b.Other
+			for _, item := range b.Items {
+				sum.merge(item.Tally)
+				if b.Dimension == ByLink {
+					link, err := strconv.ParseUint(item.Value, 10, 64)
+					require.NoError(t, err)
+					for class, n := range truth(all, q, func(e happened) bool { return keep(e) && e.link == link }) {
+						require.Equal(t, n.Clicks, item.Clicks[class], "%s, link %d", about, link)
+					}
+				}
+			}
+			for class, n := range want {
+				require.Equal(t, n.Views, sum.Views[class], "%s, views by %s", about, b.Dimension)
+				require.Equal(t, n.Clicks, sum.Clicks[class], "%s, clicks by %s", about, b.Dimension)
+			}
+		}
+	}
+}
+
+// TestAggregatesNeedNoEvents: where single events are deleted, what is closed still answers; what needs them says so.
+func TestAggregatesNeedNoEvents(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	random := rand.New(rand.NewPCG(1, 2))
+	events, dates := history(random, 1, time.UTC, time.Date(2025, 6, 10, 0, 0, 0, 0, time.UTC), 6)
+	w.insert(events...)
+	for d := range dates {
+		w.close(d)
+	}
+	w.run("ALTER TABLE " + w.layout.Local("events") + " DROP PARTITION '202506'")
+	_, err := w.pool.Exec(ctx, "INSERT INTO expired_months VALUES ('2025-06-01')")
+	require.NoError(t, err)
+	q := Question{Profile: 1, From: time.Date(2025, 6, 8, 0, 0, 0, 0, time.UTC), To: time.Date(2025, 6, 12, 0, 0, 0, 0, time.UTC)}
+	everything := func(happened) bool { return true }
+	totals, err := w.Totals(ctx, q)
+	require.NoError(t, err)
+	require.Equal(t, Aggregates, totals.Source)
+	require.Equal(t, truth(events, q, everything), totals.ByClass)
+
+	germans := q
+	germans.Filters = Filters{{"country", []string{"DE"}}}
+	totals, err = w.Totals(ctx, germans)
+	require.NoError(t, err)
+	require.False(t, totals.KnowsUnique)
+	require.False(t, totals.KnowsPage)
+	want := truth(events, q, func(e happened) bool { return e.country == "DE" })[Person]
+	require.Equal(t, want.Clicks, totals.ByClass[Person].Clicks)
+	require.Equal(t, want.Views, totals.ByClass[Person].Views)
+
+	var expired *Expired
+	social := germans
+	social.Filters = append(social.Filters, Filter{"channel", []string{"social"}})
+	_, err = w.Totals(ctx, social)
+	require.ErrorAs(t, err, &expired)
+	require.Equal(t, "2025-07-01", expired.Before.Format(time.DateOnly))
+	_, _, err = w.Series(ctx, germans, Day)
+	require.ErrorAs(t, err, &expired)
+	cut := q
+	cut.From = cut.From.Add(5 * time.Hour)
+	points, source, err := w.Series(ctx, cut, Hour)
+	require.NoError(t, err, "the series of closed days is by the quarter hour")
+	require.Equal(t, Aggregates, source)
+	require.Len(t, points, 4*24-5)
+	_, err = w.Breakdowns(ctx, cut, []Dimension{"country"}, Order{})
+	require.ErrorAs(t, err, &expired, "a breakdown of half a day needs its events")
+}
+
+// TestOpenDaysComeFromProjections makes ClickHouse refuse to read single events.
+func TestOpenDaysComeFromProjections(t *testing.T) {
+	w := newWorld(t)
+	events, _ := history(rand.New(rand.NewPCG(3, 4)), 1, time.UTC, time.Date(2026, 6, 10, 0, 0, 0, 0, time.UTC), 4)
+	w.insert(events...)
+	q := Question{Profile: 1, From: time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC), To: time.Date(2026, 6, 20, 0, 0, 0, 0, time.UTC)}
+	w.settings["force_optimize_projection"] = 1
+	_, err := w.Totals(t.Context(), Question{Profile: 1, From: q.From, To: q.To, Filters: Filters{{ByLink, []string{"1"}}}})
+	require.Error(t, err, "the setting refuses what reads events")
+	delete(w.settings, "force_optimize_projection")
+	d, err := w.daysOf(t.Context(), q.From, q.To)
+	require.NoError(t, err)
+	w.settings["force_optimize_projection"] = 1
+	points, err := w.Breakdowns(t.Context(), q, nil, Order{})
+	require.NoError(t, err)
+	require.Empty(t, points)
+	for _, part := range w.series(q, d, panel{})[1:] {
+		require.NoError(t, w.each(t.Context(), part, []any{new(string), new(string), new(int8), new(string), new(bool), new(uint64)}, func() error { return nil }), part)
+	}
+	counts := map[Class]Counts{}
+	delete(w.settings, "force_optimize_projection")
+	known, err := w.visitors(t.Context(), q, counts)
+	require.NoError(t, err)
+	require.True(t, known)
+	require.Equal(t, truth(events, q, func(happened) bool { return true })[Person].UniqueVisitors, counts[Person].UniqueVisitors)
+}
+
+func TestFilters(t *testing.T) {
+	f, err := ParseFilters([]string{"country:DE", "link:7", "country:AT", "country:DE", "utm_source:a:b", "place:"})
+	require.NoError(t, err)
+	require.Equal(t, Filters{{"country", []string{"DE", "AT"}}, {ByLink, []string{"7"}}, {"utm_source", []string{"a:b"}}, {"place", []string{""}}}, f)
+	for _, bad := range []string{"country", "visitor:1", "link:x", "link:-1", "surface:moon", ":x", "layout:1 OR 1"} {
+		_, err := ParseFilters([]string{bad})
+		var e *BadFilter
+		require.ErrorAs(t, err, &e, bad)
+	}
+	require.Equal(t, "unhex('2720') ", literal("' ")+" ")
+}

@@ -1,0 +1,81 @@
+package insight
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Event is a single view or click, without what would tell its visitor from others.
+type Event struct {
+	Stream    uint64
+	Partition uint32
+	Sequence  uint64
+	Time      time.Time
+	Kind      string
+	Class     Class
+	Reason    string // why it has that class; empty for a person
+	Suspect   bool
+	Link      int64
+	Surface   string
+	Place     string
+	Country   string
+	Device    string
+	Browser   string
+	OS        string
+	Referrer  string // its host
+	Channel   string
+	UserAgent string
+}
+
+// Name names an event for ever.
+func (e Event) Name() string { return fmt.Sprintf("%016x-%d-%d", e.Stream, e.Partition, e.Sequence) }
+
+// List returns up to limit events of the question's time and of the classes, the latest first; only those before the event that
+// before names, if it is not nil. What is older than the retention of single events is not there.
+func (r *Reader) List(ctx context.Context, q Question, classes []Class, before *Event, limit int) ([]Event, error) {
+	cursor := ""
+	if before != nil {
+		cursor = fmt.Sprintf(" AND (time, stream, partition, sequence) < (%s, %d, %d, %d)",
+			micro(before.Time), before.Stream, before.Partition, before.Sequence)
+		if before.Time.Before(q.To) {
+			q.To = before.Time.Add(time.Microsecond)
+		}
+	}
+	var e Event
+	var class string
+	var link uint64
+	list := []Event{}
+	err := r.each(ctx, fmt.Sprintf(`SELECT stream AS s, partition AS p, sequence AS q, time AS t, toString(kind), toString(class), reason, suspect, link_id, toString(surface),
+			place, country, device, browser, os, referrer_host, channel, user_agent
+		FROM %s WHERE profile_id = %d AND date BETWEEN toDate(%d) AND toDate(%d) AND time >= %s AND time < %s
+			AND class IN (%s)%s%s ORDER BY t DESC, s DESC, p DESC, q DESC LIMIT %d`,
+		r.layout.All("events"), q.Profile, dayOf(q.From.UTC().Add(-latest)), dayOf(q.To.UTC().Add(-earliest)), micro(q.From), micro(q.To),
+		classList(classes), q.Filters.condition(), cursor, limit),
+		[]any{&e.Stream, &e.Partition, &e.Sequence, &e.Time, &e.Kind, &class, &e.Reason, &e.Suspect, &link, &e.Surface, &e.Place, &e.Country, &e.Device,
+			&e.Browser, &e.OS, &e.Referrer, &e.Channel, &e.UserAgent}, func() error {
+			e.Class, e.Link = Class(class), int64(link)
+			list = append(list, e)
+			return nil
+		})
+	if err != nil {
+		return nil, fmt.Errorf("list events of profile %d: %w", q.Profile, err)
+	}
+	return list, nil
+}
+
+// micro is t as ClickHouse's DateTime64(6).
+func micro(t time.Time) string {
+	return fmt.Sprintf("fromUnixTimestamp64Micro(toInt64(%d), 'UTC')", t.UnixMicro())
+}
+
+func classList(classes []Class) string {
+	list := ""
+	for i, c := range classes {
+		if i > 0 {
+			list += ","
+		}
+		list += literal(string(c))
+	}
+	return list
+}

@@ -1,0 +1,259 @@
+package insight
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	schema "spillway.dev/schemas/clickhouse"
+)
+
+// Reader answers questions about ranges of time.
+type Reader struct {
+	conn   driver.Conn
+	pool   *pgxpool.Pool
+	layout schema.Layout
+	// settings of every query. Tests add force_optimize_projection, which makes a query fail that would read raw events.
+	settings clickhouse.Settings
+}
+
+// NewReader returns a reader of ClickHouse through conn. From pool it reads which months' events are deleted.
+func NewReader(conn driver.Conn, pool *pgxpool.Pool, layout schema.Layout) *Reader {
+	return &Reader{conn: conn, pool: pool, layout: layout, settings: clickhouse.Settings{
+		"max_execution_time": 10,
+		// With either of them on, ClickHouse may read raw events instead of the projection.
+		"optimize_aggregation_in_order": 0, "optimize_read_in_order": 0,
+	}}
+}
+
+// each runs a query and calls f after each row was scanned.
+func (r *Reader) each(ctx context.Context, query string, into []any, f func() error) error {
+	rows, err := r.conn.Query(clickhouse.Context(ctx, clickhouse.WithSettings(r.settings)), query)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := rows.Scan(into...); err != nil {
+			return err
+		}
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// Question is what is asked about a profile.
+type Question struct {
+	Profile int64
+	// From and To bound the time: quarter hours, From included, To not.
+	From, To time.Time
+	Filters  Filters
+}
+
+// Source says what an answer was read from.
+type Source string
+
+// The sources.
+const (
+	// Aggregates are closed days and the projections of open ones: their cost does not depend on how many events there were.
+	Aggregates Source = "aggregates"
+	// Events are single events, which are deleted after a while.
+	Events Source = "events"
+)
+
+// cell is one sum.
+type cell struct {
+	dimension string
+	key       string
+	kind      int8 // 1 view, 2 click
+	class     Class
+	page      bool // on the profile's page; only known where knowsPage
+	events    uint64
+}
+
+const kindView = 1
+
+// panel is what cells are told apart by.
+type panel struct {
+	dimension Dimension   // or empty
+	starts    []time.Time // or nil: buckets by their starts
+}
+
+func (p panel) inSeries() bool { return p.dimension == "" || p.dimension.inSeries() }
+
+// key is the SQL for a cell's key, quarter being the expression of the quarter hour.
+func (p panel) key(quarter string) string {
+	switch {
+	case p.starts != nil:
+		starts := make([]string, len(p.starts))
+		for i, s := range p.starts {
+			starts[i] = strconv.FormatInt(s.Unix(), 10)
+		}
+		return "toString(roundDown(toUInt32(" + quarter + "), [" + strings.Join(starts, ",") + "]))"
+	case p.dimension != "":
+		return p.dimension.value()
+	}
+	return "''"
+}
+
+// count adds up events by panel, kind and class, all panels at once. What can be read from aggregates is; the source says whether
+// all of it was.
+func (r *Reader) count(ctx context.Context, q Question, panels []panel) (cells []cell, source Source, err error) {
+	d, err := r.daysOf(ctx, q.From, q.To)
+	if err != nil {
+		return nil, "", err
+	}
+	source = Aggregates
+	var parts []string
+	var cutting []panel // panels of whole days, for which the ends of the range matter
+	for _, p := range panels {
+		switch {
+		case p.inSeries() && q.Filters.inSeries():
+			parts = append(parts, r.series(q, d, p)...)
+		case whole(p, q.Filters) != "":
+			cutting = append(cutting, p)
+		default:
+			source = Events
+			if len(d.open) < int(d.last-d.first)+1 {
+				// An open day has its events; a closed one may have lost them.
+				var all []day
+				for date := d.first; date <= d.last; date++ {
+					all = append(all, date)
+				}
+				if err := r.retained(ctx, all); err != nil {
+					return nil, "", err
+				}
+			}
+			parts = append(parts, r.raw(q, fmt.Sprintf("date BETWEEN toDate(%d) AND toDate(%d)", d.first, d.last), p))
+		}
+	}
+	if len(cutting) > 0 {
+		s, err := r.splitOf(ctx, q.Profile, d)
+		if err != nil {
+			return nil, "", err
+		}
+		var closedCut []day
+		for _, date := range s.cut {
+			if !contains(d.open, date) {
+				closedCut = append(closedCut, date)
+			}
+		}
+		if err := r.retained(ctx, closedCut); err != nil {
+			return nil, "", err
+		}
+		single := append(append([]day{}, s.open...), s.cut...)
+		for _, p := range cutting {
+			if len(s.whole) > 0 {
+				parts = append(parts, r.panel(q, s.whole, p))
+			}
+			if len(single) > 0 {
+				parts = append(parts, r.raw(q, "date IN ("+dates(single)+")", p))
+			}
+		}
+	}
+	if len(parts) == 0 {
+		return nil, source, nil
+	}
+	var c cell
+	var class string
+	err = r.each(ctx, strings.Join(parts, " UNION ALL "), []any{&c.dimension, &c.key, &c.kind, &class, &c.page, &c.events}, func() error {
+		c.class = Class(class)
+		cells = append(cells, c)
+		return nil
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	return cells, source, nil
+}
+
+func contains(list []day, d day) bool {
+	for _, have := range list {
+		if have == d {
+			return true
+		}
+	}
+	return false
+}
+
+const quarter = "toStartOfFifteenMinutes(time)"
+
+// series reads a panel from the quarter hours of closed days and from the projection of the open ones.
+func (r *Reader) series(q Question, d days, p panel) []string {
+	one := func(table, at, events, where string) string {
+		return fmt.Sprintf(`SELECT %s AS d, %s AS k, toInt8(kind) AS i, toString(class) AS c, surface = 'page' AS p, %s AS n FROM %s
+			WHERE profile_id = %d AND kind IN ('view', 'click') AND %s AND toUInt32(%s) >= %d AND toUInt32(%[7]s) < %[9]d%s GROUP BY k, i, c, p`,
+			literal(string(p.dimension)), p.key(at), events, r.layout.All(table), q.Profile, where, at, q.From.Unix(), q.To.Unix(), q.Filters.condition())
+	}
+	parts := []string{one("days", "bucket", "sum(events)", "dimension = '' AND "+d.closed())}
+	if len(d.open) > 0 {
+		parts = append(parts, one("events", quarter, "count()", "date IN ("+dates(d.open)+")"))
+	}
+	return parts
+}
+
+// raw reads a panel from single events.
+func (r *Reader) raw(q Question, where string, p panel) string {
+	return fmt.Sprintf(`SELECT %s AS d, %s AS k, toInt8(kind) AS i, toString(class) AS c, surface = 'page' AS p, count() AS n FROM %s
+		WHERE profile_id = %d AND kind IN ('view', 'click') AND %s AND time >= toDateTime64(%d, 6, 'UTC') AND time < toDateTime64(%d, 6, 'UTC')%s GROUP BY k, i, c, p`,
+		literal(string(p.dimension)), p.key(quarter), r.layout.All("events"), q.Profile, where, q.From.Unix(), q.To.Unix(), q.Filters.condition())
+}
+
+// whole returns the panel of closed days that answers p under the filters, or "" if there is none: each of them tells apart the values
+// of one dimension and the links.
+func whole(p panel, f Filters) Dimension {
+	if p.starts != nil {
+		return ""
+	}
+	dimension := p.dimension
+	if dimension == ByLink {
+		dimension = ""
+	}
+	for _, one := range f.without(ByLink) {
+		if dimension != "" && one.Dimension != dimension {
+			return ""
+		}
+		dimension = one.Dimension
+	}
+	return dimension
+}
+
+// panel reads a panel from whole closed days.
+func (r *Reader) panel(q Question, list []day, p panel) string {
+	dimension := whole(p, q.Filters)
+	key := "value"
+	switch p.dimension {
+	case "":
+		key = "''"
+	case ByLink:
+		key = "toString(link_id)"
+	}
+	condition := q.Filters.only(ByLink).condition()
+	for _, f := range q.Filters.without(ByLink) {
+		values := make([]string, len(f.Values))
+		for i, v := range f.Values {
+			values[i] = literal(v)
+		}
+		condition += " AND value IN (" + strings.Join(values, ",") + ")"
+	}
+	return fmt.Sprintf(`SELECT %s AS d, %s AS k, toInt8(kind) AS i, toString(class) AS c, 0 = 1 AS p, sum(events) AS n FROM %s
+		WHERE profile_id = %d AND dimension = %s AND kind IN ('view', 'click') AND date IN (%s)%s GROUP BY k, i, c`,
+		literal(string(p.dimension)), key, r.layout.All("days"), q.Profile, literal(string(dimension)), dates(list), condition)
+}
+
+func (f Filters) only(d Dimension) Filters {
+	for _, one := range f {
+		if one.Dimension == d {
+			return Filters{one}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,85 @@
+package insight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// visitors adds the distinct daily visitors of the question's time to counts, and says whether they can be known. Whole days have been
+// counted; of a day that the range cuts, and where there are filters, single events are.
+func (r *Reader) visitors(ctx context.Context, q Question, counts map[Class]Counts) (known bool, err error) {
+	d, err := r.daysOf(ctx, q.From, q.To)
+	if err != nil {
+		return false, err
+	}
+	s, err := r.splitOf(ctx, q.Profile, d)
+	if err != nil {
+		return false, err
+	}
+	single := s.cut
+	if len(q.Filters) > 0 {
+		single = append(append(single, s.whole...), s.open...)
+		s.whole, s.open = nil, nil
+	}
+	var closedSingle []day
+	for _, date := range single {
+		if !contains(d.open, date) {
+			closedSingle = append(closedSingle, date)
+		}
+	}
+	expired := (*Expired)(nil)
+	if err := r.retained(ctx, closedSingle); errors.As(err, &expired) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	var kind int8
+	var class string
+	var n uint64
+	add := func() error {
+		c := counts[Class(class)]
+		switch kind {
+		case 0:
+			c.UniqueVisitors += int64(n)
+		case kindView:
+			c.UniqueViewers += int64(n)
+		default:
+			c.UniqueClickers += int64(n)
+		}
+		counts[Class(class)] = c
+		return nil
+	}
+	into := []any{&kind, &class, &n}
+	if len(s.whole) > 0 {
+		err := r.each(ctx, fmt.Sprintf(`SELECT toInt8(kind) AS k, toString(class) AS c, sum(visitors) FROM %s
+			WHERE profile_id = %d AND dimension = 'visitors' AND date IN (%s) GROUP BY k, c`, r.layout.All("days"), q.Profile, dates(s.whole)), into, add)
+		if err != nil {
+			return false, err
+		}
+	}
+	// A visitor id is of one date, so days are counted one by one and added up.
+	both := func(function, where string) error {
+		for _, k := range []struct{ value, group string }{{"toInt8(kind)", ", kind"}, {"toInt8(0)", ""}} {
+			err := r.each(ctx, fmt.Sprintf(`SELECT k, c, sum(n) FROM (SELECT date, toString(class) AS c, %s AS k, %s(visitor) AS n FROM %s
+				WHERE profile_id = %d AND %s%s GROUP BY date, class%s) GROUP BY k, c`, k.value, function, r.layout.All("events"), q.Profile, where,
+				q.Filters.condition(), k.group), into, add)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if len(s.open) > 0 {
+		if err := both("uniq", "kind IN ('view', 'click') AND date IN ("+dates(s.open)+")"); err != nil {
+			return false, err
+		}
+	}
+	if len(single) > 0 {
+		if err := both("uniqExact", fmt.Sprintf("kind IN ('view', 'click') AND date IN (%s) AND time >= toDateTime64(%d, 6, 'UTC') AND time < toDateTime64(%d, 6, 'UTC')",
+			dates(single), q.From.Unix(), q.To.Unix())); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}

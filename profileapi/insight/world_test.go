@@ -1,0 +1,104 @@
+package insight
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	schema "spillway.dev/schemas/clickhouse"
+	"spillway.dev/schemas/postgres"
+	"spillway.dev/service/engines"
+	"spillway.dev/service/enginetest"
+)
+
+// world has engines with Spillway's tables and puts events into them, as ingest does, and closes days, as rollup does.
+type world struct {
+	*Reader
+	t        testing.TB
+	conn     driver.Conn
+	pool     *pgxpool.Pool
+	layout   schema.Layout
+	sequence uint64
+}
+
+// happened is an event.
+type happened struct {
+	time             time.Time
+	date             day
+	click            bool
+	class            Class
+	profile          int64
+	link             uint64
+	visitor          uint64
+	surface          string
+	country, channel string
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	where := engines.Addresses{ClickHouse: enginetest.ClickHouse(t), Database: enginetest.Postgres(t)}
+	ctx := t.Context()
+	require.NoError(t, where.MigrateClickHouse(ctx))
+	require.NoError(t, postgres.Migrate(ctx, where.Database))
+	pool, err := where.OpenPostgres(ctx, 8)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	options, layout, err := where.ClickHouseOptions()
+	require.NoError(t, err)
+	conn, err := clickhouse.Open(options)
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	w := &world{Reader: NewReader(conn, pool, layout), t: t, conn: conn, pool: pool, layout: layout}
+	w.run("INSERT INTO " + layout.Local("terms") + " VALUES (0, 1)")
+	return w
+}
+
+func (w *world) run(statement string) {
+	w.t.Helper()
+	require.NoError(w.t, w.conn.Exec(w.t.Context(), statement), statement)
+}
+
+func (w *world) insert(events ...happened) {
+	w.t.Helper()
+	batch, err := w.conn.PrepareBatch(w.t.Context(), "INSERT INTO "+w.layout.Local("events")+
+		" (stream, partition, sequence, offset, term, time, date, kind, class, profile_id, link_id, visitor, surface, country, channel)")
+	require.NoError(w.t, err)
+	for _, e := range events {
+		w.sequence++
+		kind := "view"
+		if e.click {
+			kind = "click"
+		}
+		require.NoError(w.t, batch.Append(uint64(7), uint32(0), w.sequence, w.sequence, uint64(1), e.time, e.date.time(), kind, string(e.class), uint64(e.profile), e.link,
+			e.visitor, e.surface, e.country, e.channel))
+	}
+	require.NoError(w.t, batch.Send())
+}
+
+// close writes what rollup writes about a day (rollup/day), in the words of schemas/clickhouse/migrations/0002_days.sql.
+func (w *world) close(date day) {
+	w.t.Helper()
+	from := fmt.Sprintf(" FROM %s WHERE date = toDate(%d) GROUP BY date, profile_id, class", w.layout.Local("events"), date)
+	const none = "'unknown', toDateTime(0, 'UTC')"
+	panels := []string{
+		"SELECT date, profile_id, '', '', kind, class, link_id, surface, toStartOfFifteenMinutes(time), count(), 0" + from + ", kind, link_id, surface, toStartOfFifteenMinutes(time)",
+		"SELECT date, profile_id, 'visitors', '', kind, class, 0, " + none + ", count(), uniqExact(visitor)" + from + ", kind",
+		"SELECT date, profile_id, 'visitors', '', 'unknown', class, 0, " + none + ", count(), uniqExact(visitor)" + from,
+	}
+	for _, d := range Dimensions() {
+		if d != ByLink {
+			panels = append(panels, strings.ReplaceAll("SELECT date, profile_id, '@', toString(@), kind, class, link_id, "+none+", count(), uniqExact(visitor)", "@", string(d))+
+				from+", kind, link_id, "+string(d))
+		}
+	}
+	for _, p := range panels {
+		w.run("INSERT INTO " + w.layout.Local("days") + " (date, profile_id, dimension, value, kind, class, link_id, surface, bucket, events, visitors) " + p)
+	}
+	w.run(fmt.Sprintf("INSERT INTO %s (date, events, closed_at) SELECT toDate(%d), count(), now64(3) FROM %s WHERE date = toDate(%[2]d)", w.layout.Local("closed_days"), date, w.layout.Local("events")))
+}
