@@ -182,8 +182,10 @@ func (w *walk) judge() error {
 	for _, f := range w.faults {
 		f.Remove()
 	}
+	w.end()
+	w.files = w.files.Kill()
+	w.open() // what did not make it in time is shipped by the next start
 	require.Eventually(w.t, func() bool { return len(w.j.Streams()) == 1 }, 20*time.Second, time.Millisecond, "older streams are not shipped")
-	require.Eventually(w.t, func() bool { return w.j.Live().Acknowledged() >= w.j.Live().Last() }, 20*time.Second, time.Millisecond)
 	w.end()
 	l := consume(w.t, w.c)
 	for id, events := range w.events {
