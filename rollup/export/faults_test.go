@@ -62,7 +62,13 @@ type mortalWriter struct {
 	m *mortal
 }
 
-func (w *mortalWriter) Commit() error { return w.m.step(w.Writer.Commit) }
+func (w *mortalWriter) Commit() error {
+	err := w.m.step(w.Writer.Commit)
+	if errors.Is(err, errKilled) {
+		w.Abort()
+	}
+	return err
+}
 
 func (w *mortalWriter) Write(p []byte) (n int, err error) {
 	if w.m.left.Load() <= 0 {

@@ -31,22 +31,37 @@ const (
 	Text
 )
 
-func (t Type) String() string {
+// names are the type in Parquet (physical type and logical type) and in Arrow.
+func (t Type) names() (parquet, arrow string) {
 	switch t {
 	case Int32:
-		return "int32"
+		return "INT32", "int32"
 	case Int64:
-		return "int64"
+		return "INT64", "int64"
 	case Bool:
-		return "bool"
+		return "BOOLEAN", "bool"
 	case Date:
-		return "date"
+		return "INT32, DATE", "date32"
 	case Timestamp:
-		return "timestamp (µs, UTC)"
-	case Word, Text:
-		return "string"
+		return "INT64, TIMESTAMP (µs, UTC)", "timestamp[us, tz=UTC]"
+	case Word:
+		return "BYTE_ARRAY, STRING", "dictionary<values=utf8, indices=int32, ordered=false>"
+	case Text:
+		return "BYTE_ARRAY, STRING", "utf8"
 	}
-	return fmt.Sprintf("Type(%d)", uint8(t))
+	return fmt.Sprintf("Type(%d)", uint8(t)), fmt.Sprintf("Type(%d)", uint8(t))
+}
+
+// Parquet names the type in Parquet: the physical type and the logical one.
+func (t Type) Parquet() string {
+	name, _ := t.names()
+	return name
+}
+
+// Arrow names the type in Arrow, as the Arrow libraries print it.
+func (t Type) Arrow() string {
+	_, name := t.names()
+	return name
 }
 
 // Column is one column of an exported table.
@@ -126,7 +141,7 @@ func Events() Table {
 		About: "One row a view or click, of every class: filter `class = 'person'` for the numbers that creators see. " +
 			"`(stream, partition, sequence)` names an event for ever and is unique over all published files.",
 		Columns: []Column{
-			{Name: "stream", Type: Text, Expression: hexadecimal("stream"), About: "One start of one redirector: a random 64-bit id, as 16 hexadecimal digits."},
+			{Name: "stream", Type: Text, Expression: hexadecimal("stream"), About: "One start of one redirector: a random 64-bit id (exported as 16 hexadecimal digits)."},
 			{Name: "partition", Type: Int32, Expression: "toInt32(partition)", About: "The Kafka partition that the event went through."},
 			{Name: "sequence", Type: Int64, Expression: "toInt64(sequence)", About: "The event's number within its stream and partition, from 1, without gaps."},
 			{Name: "offset", Type: Int64, Expression: "toInt64(offset)", About: "The offset of the event's batch in Kafka. Nothing is decided by it."},
@@ -139,7 +154,7 @@ func Events() Table {
 			{Name: "suspect", Type: Bool, About: "One visitor id hammered. A mark: the event is counted like any other."},
 			{Name: "profile_id", Type: Int64, Expression: "toInt64(profile_id)", About: "The profile."},
 			{Name: "link_id", Type: Int64, Expression: "toInt64(link_id)", Bloom: true, About: "The link that was followed; 0 for a view."},
-			{Name: "visitor", Type: Text, Expression: hexadecimal("visitor"), Distinct: true, Bloom: true, About: "Daily visitor id, as 16 hexadecimal digits: the same person on the same profile on the same date has the same one, and never on another date or profile. All zeros: unknown."},
+			{Name: "visitor", Type: Text, Expression: hexadecimal("visitor"), Distinct: true, Bloom: true, About: "Daily visitor id (exported as 16 hexadecimal digits): the same person on the same profile on the same date has the same one, and never on another date or profile. All zeros: unknown."},
 			{Name: "surface", Type: Word, About: "Where it happened: `page` (on the profile page), `direct` (the link's own address), `qr`."},
 			{Name: "place", Type: Text, About: "The creator's private source tag."},
 			{Name: "variant", Type: Text, About: "The link's rule that matched (a schedule, a country, a device …); empty: the link itself."},

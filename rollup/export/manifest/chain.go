@@ -49,15 +49,13 @@ func (c *Chain) Read(ctx context.Context, number uint64) (*Manifest, Reference, 
 func (c *Chain) Head(ctx context.Context) (uint64, error) {
 	var head uint64
 	if data, err := store.ReadAll(ctx, c.Store, success); err == nil {
-		// Only a hint: it may be behind, and what it names is looked for.
+		// Only a hint: it may be behind or unreadable while it is replaced, and what it names is looked for.
 		var hint marker
 		if json.Unmarshal(data, &hint) == nil && hint.Cut > 0 {
 			if _, err := c.Store.Stat(ctx, Path(hint.Cut)); err == nil {
 				head = hint.Cut
 			}
 		}
-	} else if !errors.Is(err, store.ErrNotFound) {
-		return 0, err
 	}
 	if head == 0 {
 		err := c.Store.List(ctx, "manifests/", func(o store.Object) error {
@@ -179,6 +177,9 @@ func (c *Chain) Publish(ctx context.Context, s *State, m *Manifest) error {
 		m.Previous = &previous
 	}
 	if err := c.writeState(ctx, s, m); err != nil {
+		if _, there := c.Store.Stat(ctx, Path(m.Cut)); there == nil {
+			return ErrConflict // who was faster may have removed what was being written
+		}
 		return fmt.Errorf("publish cut %d: %w", m.Cut, err)
 	}
 	data, reference, err := encode(m)

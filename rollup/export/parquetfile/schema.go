@@ -54,7 +54,7 @@ func arrowType(t dictionary.Type) arrow.DataType {
 	case dictionary.Text:
 		return arrow.BinaryTypes.String
 	}
-	panic(fmt.Sprintf("BUG: column type %s has no Arrow type", t))
+	panic("BUG: column type " + t.Parquet() + " has no Arrow type")
 }
 
 // Schema is a table's schema as readers of its files see it. Each field has an id (its place from 1, which Iceberg goes by) and
