@@ -35,8 +35,12 @@ func (c Class) String() string {
 
 // Numbers are a profile's lifetime numbers of one class.
 type Numbers struct {
-	Views, Clicks, PageClicks                     int64
-	UniqueViewers, UniqueClickers, UniqueVisitors int64
+	Views          int64 `json:"views"`
+	Clicks         int64 `json:"clicks"`
+	PageClicks     int64 `json:"page_clicks"`
+	UniqueViewers  int64 `json:"unique_viewers"`
+	UniqueClickers int64 `json:"unique_clickers"`
+	UniqueVisitors int64 `json:"unique_visitors"`
 }
 
 // Of names the numbers of a class of a profile.

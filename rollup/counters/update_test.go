@@ -100,7 +100,7 @@ func TestClosingADayChangesNoTotals(t *testing.T) {
 
 	e.Insert(eventtest.Event{Time: now, Profile: 1, Visitor: 1, Class: "bot"})
 	require.True(t, round(t, u))
-	forced(u.openProfiles(0)) // with days that are closed, too
+	forced(openProfiles(e.Tables, u.closed, 0)) // with days that are closed, too
 
 	// Events of a closed day: counted as soon as it is closed again, and nothing is called complete before.
 	e.Insert(eventtest.Event{Time: at, Profile: 1, Visitor: 100}, eventtest.Event{Time: at, Profile: 3, Visitor: 100})
