@@ -41,10 +41,10 @@ type Config struct {
 	Answer        time.Duration `name:"ingest-answer" env:"SPILLWAY_INGEST_ANSWER" default:"60s" help:"After this time an insert counts as without an answer."`
 	Linger        time.Duration `name:"ingest-linger" env:"SPILLWAY_INGEST_LINGER" default:"10s" help:"How long another owner's running insert is waited for before it is killed."`
 	Settle        time.Duration `name:"ingest-settle" env:"SPILLWAY_INGEST_SETTLE" default:"1m" help:"How long announced events may be missing before Kafka is read again for them."`
-	Blocks        int           `name:"ingest-blocks" env:"SPILLWAY_INGEST_BLOCKS" default:"0" help:"Blocks of rows that are filled and inserted at a time; each takes up to 50 MB. 0: twice the number of CPUs."`
+	Blocks        int           `name:"ingest-blocks" env:"SPILLWAY_INGEST_BLOCKS" default:"0" help:"Blocks of rows that are filled and inserted at a time; each takes up to 80 MB. 0: twice the number of CPUs."`
 	CacheBytes    int           `name:"ingest-cache" env:"SPILLWAY_INGEST_CACHE" default:"8388608" help:"Bytes of remembered user agents, for each block."`
-	FetchBytes    int32         `name:"ingest-fetch" env:"SPILLWAY_INGEST_FETCH" default:"4194304" help:"Bytes fetched at a time from a partition."`
-	RetentionDays int           `name:"retention-days" env:"SPILLWAY_RETENTION_DAYS" default:"400" help:"Days that raw events are kept. Events of an older month are set aside."`
+	FetchBytes    int32         `name:"ingest-fetch" env:"SPILLWAY_INGEST_FETCH" default:"2097152" help:"Bytes fetched at a time from a partition."`
+	RetentionDays int           `name:"ingest-retention-days" env:"SPILLWAY_RETENTION_DAYS" default:"400" help:"Days that raw events are kept. Events of an older month are set aside."`
 	Session       time.Duration `name:"ingest-session" env:"SPILLWAY_INGEST_SESSION" default:"10s" help:"Silence after which the group takes an ingest for dead."`
 	Discover      time.Duration `name:"ingest-discover" env:"SPILLWAY_INGEST_DISCOVER" default:"30s" help:"How often is looked for partitions that were added to the topic."`
 }
@@ -61,7 +61,7 @@ func (c *Config) check() error {
 		c.CacheBytes = 8 << 20
 	}
 	if c.FetchBytes <= 0 {
-		c.FetchBytes = 4 << 20
+		c.FetchBytes = 2 << 20
 	}
 	switch {
 	case c.Rows < 0 || c.Rows > 1_000_000:

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spillway.dev/ingest/announcements"
+	"spillway.dev/ingest/columns"
 	"spillway.dev/ingest/deadletter"
 	"spillway.dev/ingest/fence"
 	"spillway.dev/ingest/presence"
@@ -32,6 +33,7 @@ type following struct {
 	rows     int            // of waiting
 	bytes    int
 	wanted   []presence.Range // of all waiting batches
+	block    *columns.Block   // that is held; nil: none
 
 	inserted time.Time     // when the last insert was answered
 	took     time.Duration // by the last insert
@@ -68,6 +70,7 @@ func (o *Owner) follow(ctx context.Context, term fence.Term, there *presence.Par
 	defer letters.Close()
 	now := time.Now()
 	f := &following{Owner: o, term: term, there: there, bounds: bounds, whole: from.Offset <= bounds.Start, letters: letters, position: from, done: from, marked: -1, marks: now, looked: now, took: 2 * time.Millisecond}
+	defer f.giveBack()
 	for {
 		if err := f.rewound(); err != nil {
 			return err
@@ -84,6 +87,11 @@ func (o *Owner) follow(ctx context.Context, term fence.Term, there *presence.Par
 		for _, r := range records {
 			if err := f.read(r, now); err != nil {
 				return err
+			}
+			if f.bytes > much {
+				if err := f.borrow(ctx); err != nil {
+					return err
+				}
 			}
 			if f.rows >= f.options.Rows || f.bytes >= f.options.Bytes {
 				if err := f.insert(ctx); err != nil {
@@ -103,6 +111,9 @@ func (o *Owner) follow(ctx context.Context, term fence.Term, there *presence.Par
 		}
 	}
 }
+
+// much is how many bytes an owner gathers without holding a block.
+const much = 1 << 20
 
 // pause is the least time between two inserts. It is ten times what an insert takes, so that inserting takes a tenth of the time at
 // most while little comes, but never so long that a creator would notice. After a pause the first click is inserted at once; when

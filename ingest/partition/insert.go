@@ -16,11 +16,11 @@ import (
 // insert turns what waits into one insert and waits for its answer. Without an answer, or with an error for an answer, it is a doubt:
 // nothing is ever sent twice.
 func (f *following) insert(ctx context.Context) error {
-	block, err := f.Blocks.Get(ctx)
-	if err != nil {
+	if err := f.borrow(ctx); err != nil {
 		return err
 	}
-	defer f.Blocks.Put(block)
+	defer f.giveBack()
+	block := f.block
 	if err := f.fill(block); err != nil {
 		return err
 	}
@@ -36,6 +36,22 @@ func (f *following) insert(ctx context.Context) error {
 	f.waiting, f.wanted, f.rows, f.bytes = f.waiting[:0], f.wanted[:0], 0, 0
 	f.done = f.position
 	return nil
+}
+
+// borrow waits for a block. Owners hold one while they fill and insert it, and while they gather much: so what a process gathers is
+// bounded by its blocks, whatever the number of its partitions.
+func (f *following) borrow(ctx context.Context) (err error) {
+	if f.block == nil {
+		f.block, err = f.Blocks.Get(ctx)
+	}
+	return err
+}
+
+func (f *following) giveBack() {
+	if f.block != nil {
+		f.Blocks.Put(f.block)
+		f.block = nil
+	}
 }
 
 // fill decodes what waits. What does not decode, and what is older than the retention, is set aside.
