@@ -25,6 +25,8 @@ import (
 	"spillway.dev/bench/process"
 	"spillway.dev/bench/wire"
 	"spillway.dev/profileapi/account"
+	"spillway.dev/schemas/postgres"
+	"spillway.dev/service/engines"
 )
 
 // Options say what runs.
@@ -112,6 +114,10 @@ func Start(ctx context.Context, o Options) (_ *Cluster, err error) {
 		return nil, err
 	}
 	if err := c.startEngines(ctx); err != nil {
+		return nil, err
+	}
+	// Services bring the tables to the newest version themselves, while they already serve; an experiment begins after that.
+	if err := errors.Join(postgres.Migrate(ctx, c.PostgresURL), engines.Addresses{ClickHouse: c.ClickHouseURL}.MigrateClickHouse(ctx)); err != nil {
 		return nil, err
 	}
 	if err := c.startServices(ctx); err != nil {
@@ -267,14 +273,8 @@ func (c *Cluster) startServices(ctx context.Context) error {
 		return fmt.Errorf("make a token: %w", err)
 	}
 	defer pool.Close()
-	for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		// profileapi makes the tables, and is ready before that.
-		if _, err = account.EnsureAdminToken(ctx, pool, secret); err == nil {
-			break
-		}
-		if time.Since(began) > 30*time.Second {
-			return err
-		}
+	if _, err := account.EnsureAdminToken(ctx, pool, secret); err != nil {
+		return err
 	}
 	c.API, err = creator.New("http://"+c.ProfileAPI.Listen, secret)
 	return err
