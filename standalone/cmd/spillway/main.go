@@ -21,7 +21,11 @@ type commandLine struct {
 	Run        runCommand        `cmd:"" help:"Start everything in one process tree, on embedded engines where no address is given."`
 	Redirector redirectorCommand `cmd:"" help:"The visitors' service alone: redirects, profile pages, journal, shipper."`
 	Ingest     ingestCommand     `cmd:"" help:"The service that brings events from Kafka into ClickHouse."`
+	Rollup     rollupCommand     `cmd:"" help:"The service that closes days and sets lifetime counters."`
 	ProfileAPI profileAPICommand `cmd:"" name:"profileapi" help:"The creators' service: API, insights, dashboard."`
+	Audit      auditCommand      `cmd:"" help:"Prove from the data alone that every answered view and click is counted once."`
+	Export     exportCommand     `cmd:"" help:"Write events and closed days as Parquet files, each event once."`
+	Replay     replayCommand     `cmd:"" help:"Send a web server's access log through the visitor's path and check that the numbers add up."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 	Engine     engineCommands    `cmd:"" hidden:"" help:"Run one embedded engine in the foreground."`
 }

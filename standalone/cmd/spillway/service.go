@@ -11,6 +11,7 @@ import (
 	"spillway.dev/ingest"
 	"spillway.dev/profileapi"
 	"spillway.dev/redirector"
+	"spillway.dev/rollup"
 	"spillway.dev/service/admin"
 	"spillway.dev/service/engines"
 	"spillway.dev/service/lifecycle"
@@ -66,6 +67,18 @@ type ingestCommand struct {
 func (c *ingestCommand) Run(ctx context.Context) error {
 	return c.run(ctx, "ingest", c.Admin, func(log *slog.Logger, metrics prometheus.Registerer, health *admin.Health) (part, error) {
 		return ingest.New(c.Config, c.Engines, log, metrics)
+	})
+}
+
+type rollupCommand struct {
+	serviceFlags
+	Config rollup.Config `embed:""`
+	Admin  string        `name:"admin-listen" env:"SPILLWAY_ADMIN_LISTEN" default:"127.0.0.1:9093" help:"Where metrics and health are served."`
+}
+
+func (c *rollupCommand) Run(ctx context.Context) error {
+	return c.run(ctx, "rollup", c.Admin, func(log *slog.Logger, metrics prometheus.Registerer, health *admin.Health) (part, error) {
+		return rollup.New(ctx, c.Config, c.Engines, log, metrics, health)
 	})
 }
 

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+
+	"spillway.dev/bench/replay"
+	"spillway.dev/rollup"
+	"spillway.dev/rollup/export"
+	"spillway.dev/service/admin"
+	"spillway.dev/service/engines"
+	"spillway.dev/service/logging"
+	"spillway.dev/standalone"
+)
+
+// toolFlags are common to the commands that look at what services wrote.
+type toolFlags struct {
+	Data    string            `name:"data" env:"SPILLWAY_DATA" default:"./data" help:"Data directory of a running standalone, which tells where its engines are. Addresses that are given count."`
+	Engines engines.Addresses `embed:""`
+	Logging logging.Config    `embed:""`
+}
+
+// open returns the log, and where the engines are.
+func (f toolFlags) open() (*slog.Logger, engines.Addresses, error) {
+	log, err := toolLog(f.Logging)
+	if err != nil {
+		return nil, engines.Addresses{}, err
+	}
+	where, err := standalone.Find(f.Data, f.Engines)
+	return log, where, err
+}
+
+// toolLog is a log for a command that prints its result: only what needs attention.
+func toolLog(c logging.Config) (*slog.Logger, error) { return logging.New(os.Stderr, quiet(c)) }
+
+// auditCommand proves from the data alone that every event is there once.
+type auditCommand struct {
+	toolFlags
+	Config rollup.AuditConfig `embed:""`
+}
+
+func (c *auditCommand) Run(ctx context.Context) error {
+	_, where, err := c.open()
+	if err != nil {
+		return err
+	}
+	return rollup.Audit(ctx, c.Config, where, os.Stdout)
+}
+
+// exportCommand writes events and closed days as Parquet files.
+type exportCommand struct {
+	toolFlags
+	Config export.Config `embed:""`
+}
+
+func (c *exportCommand) Run(ctx context.Context) error {
+	log, where, err := c.open()
+	if err != nil {
+		return err
+	}
+	e, err := export.New(ctx, c.Config, where, log, admin.NewRegistry(), os.Stderr)
+	if err != nil {
+		return err
+	}
+	return e.Run(ctx)
+}
+
+// replayCommand sends a web server's access log through the visitor's path.
+type replayCommand struct {
+	Config  replay.Config  `embed:""`
+	Logging logging.Config `embed:""`
+}
+
+func (c *replayCommand) Run(ctx context.Context) error {
+	log, err := toolLog(c.Logging)
+	if err != nil {
+		return err
+	}
+	r, err := replay.New(c.Config, os.Stdout, log)
+	if err != nil {
+		return err
+	}
+	return r.Run(ctx)
+}
