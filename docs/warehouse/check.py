@@ -5,6 +5,7 @@ What is compared with is not computed by the exporter's queries: ClickHouse's co
 
 import json
 import pathlib
+import re
 import sys
 import urllib.parse
 import urllib.request
@@ -181,12 +182,29 @@ def explain(got, want):
         print(f"  {name}, row {at}: {a[at].as_py()!r} instead of {b[at].as_py()!r}, types {a.type} and {b.type}")
 
 
+def recipes(root, rows):
+    """Runs duckdb.md's statements on the export."""
+    page = (pathlib.Path(__file__).parent / "duckdb.md").read_text()
+    database = duckdb.connect()
+    answers = []
+    for block in re.findall(r"```sql\n(.*?)```", page, re.S):
+        result = database.execute(block.replace("/srv/warehouse", str(root)))
+        answers.append((block, result.fetchall()))
+    (counted,) = [a for b, a in answers if "AS listed" in b]
+    good = counted == [(rows, rows, rows)]
+    print(f"duckdb.md: {len(answers)} statements, events, names and listed rows are {counted[0]}, {'as they should be' if good else f'NOT {rows}'}")
+    return good
+
+
 def main():
     if len(sys.argv) != 3:
         sys.exit("usage: check DIRECTORY http://USER:PASSWORD@HOST:PORT/DATABASE")
     root, clickhouse = pathlib.Path(sys.argv[1]), ClickHouse(sys.argv[2])
     chain = manifests(root)
     good = [check(clickhouse, root, table, chain) for table in NAMES]
+    tables = {f["table"] for m in chain for f in m["files"]}
+    if tables == set(NAMES):
+        good.append(recipes(root, sum(f["rows"] for m in chain for f in m["files"] if f["table"] == "events")))
     sys.exit(0 if all(good) else 1)
 
 
