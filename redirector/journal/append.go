@@ -54,6 +54,7 @@ func (j *Journal) append(e *event.Event) (k uint64, ok bool) {
 		return 0, false
 	}
 	j.appended++
+	j.written += uint64(n)
 	return k, true
 }
 

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -111,6 +112,9 @@ func (j *Journal) adopt(id uint64, segments []*segment) (*Stream, error) {
 	var failed error
 	for i, g := range segments {
 		h, valid, err := g.readHeader(j.dir)
+		if errors.Is(err, errNewer) {
+			return nil, err
+		}
 		if err != nil {
 			failed = err // needed only if nothing else tells the lanes
 		}

@@ -42,7 +42,7 @@
 //
 //	 0  8  "SPILLWAY"
 //	 8  4  format version, 1
-//	12  4  CRC-32C of bytes 16 … 95
+//	12  4  CRC-32C of bytes 0 … 11 and 16 … 95
 //	16  8  stream                   both must agree with the file's name: what an older use left in a
 //	24  8  segment number           recycled file is not taken for this segment's
 //	32  8  k of the first record    so that a missing segment before this one is noticed at once
@@ -200,6 +200,7 @@ type Journal struct {
 	mu       sync.Mutex // the visitor's lock: guards live and what Stream says it guards; held for no call to the file system
 	live     *Stream
 	appended uint64
+	written  uint64
 	dropped  uint64
 
 	waiting atomic.Bool   // somebody wants to hear of the next append

@@ -1,9 +1,11 @@
 package journal
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -152,7 +154,7 @@ func TestAFullJournalDropsCountsAndRecovers(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, Dropped{Count: 10, SinceUs: 1e15 + 1, UntilUs: 1e15 + 1}, m.Dropped)
 	require.Equal(t, appended, m.K)
-	require.Equal(t, Stats{Appended: appended, Dropped: 10, Pending: appended, Bytes: 48 << 10, Streams: 1}, j.Stats())
+	require.Equal(t, Stats{Appended: appended, Written: appended * uint64(len(encoded(t, click(1)))), Dropped: 10, Pending: appended, Bytes: 48 << 10, Streams: 1}, j.Stats())
 
 	r := s.Reader()
 	_, err = drain(t, r)
@@ -383,5 +385,45 @@ func TestAFinishedStreamIsRemovedEvenIfTheProcessDiedInBetween(t *testing.T) {
 			}
 			require.Len(t, again.Streams(), 1)
 		})
+	}
+}
+
+// What a newer program wrote is not half understood, and above all not thrown away.
+func TestAnotherFormatIsLeftAlone(t *testing.T) {
+	files := disk.NewMemory()
+	j := open(t, Options{Files: files, SegmentBytes: 16 << 10, MaxBytes: 1 << 20, manual: true})
+	id := j.Live().ID()
+	j.Append(click(1))
+	require.NoError(t, j.Close())
+	before, err := files.List()
+	require.NoError(t, err)
+	newer := func(b []byte) {
+		b[8] = version + 1
+		binary.LittleEndian.PutUint32(b[12:], checksum(b))
+	}
+	for _, name := range before {
+		b := files.Content(name)
+		switch {
+		case strings.HasSuffix(name, segmentSuffix):
+			newer(b[:headerSize])
+			newer(b[disk.PageSize:][:headerSize])
+		case strings.HasSuffix(name, stateSuffix):
+			for at := 0; at < len(b); at += slotSize {
+				if slot := b[at:]; string(slot[:8]) == stateMagic {
+					newer(slot[:binary.LittleEndian.Uint32(slot[16:])])
+				}
+			}
+		}
+	}
+	j = open(t, Options{Files: files, SegmentBytes: 16 << 10, MaxBytes: 1 << 20, manual: true})
+	require.Len(t, j.Streams(), 1)
+	require.NotEqual(t, id, j.Live().ID())
+	require.NoError(t, j.Close())
+	after, err := files.List()
+	require.NoError(t, err)
+	for _, name := range before {
+		if !strings.HasSuffix(name, spareSuffix) {
+			require.Contains(t, after, name)
+		}
 	}
 }

@@ -19,6 +19,7 @@ type counters struct {
 // Stats is what a journal has done since it was opened, and what it holds.
 type Stats struct {
 	Appended   uint64  // events
+	Written    uint64  // bytes of these events
 	Dropped    uint64  // events that got no room
 	Unreadable uint64  // events that a reader could not read
 	Pending    uint64  // events of all streams that are not acknowledged, as far as they are known
@@ -32,7 +33,7 @@ type Stats struct {
 // Stats returns the present figures.
 func (j *Journal) Stats() Stats {
 	j.mu.Lock()
-	s := Stats{Appended: j.appended, Dropped: j.dropped}
+	s := Stats{Appended: j.appended, Written: j.written, Dropped: j.dropped}
 	j.mu.Unlock()
 	s.Unreadable = j.counters.unreadable.Load()
 	s.Bytes = j.used.Load()
@@ -52,7 +53,7 @@ func (j *Journal) Stats() Stats {
 type collector struct {
 	j *Journal
 
-	appended, dropped, unreadable, pending, bytes, limit, streams, syncs, syncTime, failures *prometheus.Desc
+	appended, written, dropped, unreadable, pending, bytes, limit, streams, syncs, syncTime, failures *prometheus.Desc
 }
 
 func newCollector(j *Journal) *collector {
@@ -62,6 +63,7 @@ func newCollector(j *Journal) *collector {
 	return &collector{
 		j:          j,
 		appended:   desc("appended_events_total", "Events journaled."),
+		written:    desc("appended_bytes_total", "Bytes of these events, as they are sent to Kafka."),
 		dropped:    desc("dropped_events_total", "Events that were not journaled because there was no room; the visitor was answered all the same."),
 		unreadable: desc("unreadable_events_total", "Events that were journaled and cannot be read any more."),
 		pending:    desc("pending_events", "Events journaled and not yet acknowledged by Kafka."),
@@ -76,7 +78,7 @@ func newCollector(j *Journal) *collector {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.appended, c.dropped, c.unreadable, c.pending, c.bytes, c.limit, c.streams, c.syncs, c.syncTime, c.failures} {
+	for _, d := range []*prometheus.Desc{c.appended, c.written, c.dropped, c.unreadable, c.pending, c.bytes, c.limit, c.streams, c.syncs, c.syncTime, c.failures} {
 		ch <- d
 	}
 }
@@ -91,6 +93,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
 	}
 	counter(c.appended, float64(s.Appended))
+	counter(c.written, float64(s.Written))
 	counter(c.dropped, float64(s.Dropped))
 	counter(c.unreadable, float64(s.Unreadable))
 	gauge(c.pending, float64(s.Pending))

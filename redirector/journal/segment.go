@@ -30,6 +30,9 @@ const (
 	spareSuffix   = ".spare"
 )
 
+// errNewer says that a file's format is of a version that this program does not know.
+var errNewer = errors.New("written by a newer version of Spillway; run that one until the journal is shipped")
+
 // segmentName orders a directory's listing by age: numbers only grow.
 func segmentName(number, stream uint64) string {
 	return fmt.Sprintf("%016x-%016x%s", number, stream, segmentSuffix)
@@ -78,7 +81,13 @@ func (h header) put(b []byte) {
 	binary.LittleEndian.PutUint32(b[44:], h.lanes.Run)
 	binary.LittleEndian.PutUint64(b[48:], uint64(h.beganUs))
 	binary.LittleEndian.PutUint64(b[56:], h.acknowledged)
-	binary.LittleEndian.PutUint32(b[12:], crc32.Checksum(b[16:], castagnoli))
+	binary.LittleEndian.PutUint32(b[12:], checksum(b))
+}
+
+// checksum is over all of b but the four bytes at 12, where it stands. Every version of the formats keeps the magic, the version and
+// this checksum where they are.
+func checksum(b []byte) uint32 {
+	return crc32.Update(crc32.Checksum(b[:12], castagnoli), castagnoli, b[16:])
 }
 
 func parseHeader(b []byte) (header, bool) {
@@ -86,8 +95,7 @@ func parseHeader(b []byte) (header, bool) {
 		return header{}, false
 	}
 	b = b[:headerSize]
-	if string(b[:8]) != magic || binary.LittleEndian.Uint32(b[8:]) != version ||
-		binary.LittleEndian.Uint32(b[12:]) != crc32.Checksum(b[16:], castagnoli) {
+	if string(b[:8]) != magic || binary.LittleEndian.Uint32(b[8:]) != version || binary.LittleEndian.Uint32(b[12:]) != checksum(b) {
 		return header{}, false
 	}
 	h := header{
@@ -195,6 +203,9 @@ func (g *segment) readHeader(dir disk.FS) (header, bool, error) {
 		}
 		if n < len(b) {
 			continue
+		}
+		if string(b[:8]) == magic && binary.LittleEndian.Uint32(b[8:]) > version && binary.LittleEndian.Uint32(b[12:]) == checksum(b[:]) {
+			return header{}, false, fmt.Errorf("%s: %w", g.name, errNewer)
 		}
 		if h, ok := parseHeader(b[:]); ok && h.stream == g.stream && h.number == g.number {
 			return h, true, nil

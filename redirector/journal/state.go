@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"strconv"
@@ -90,19 +89,30 @@ func (s *state) encode(stream, generation uint64) []byte {
 		le.PutUint64(b[slotHeader+maxOrigin+16*i:], r.First)
 		le.PutUint64(b[slotHeader+maxOrigin+16*i+8:], r.Last)
 	}
-	le.PutUint32(b[12:], crc32.Checksum(b[16:], castagnoli))
+	le.PutUint32(b[12:], checksum(b))
 	return b
+}
+
+// stateVersion tells which version of the format a slot is of.
+func stateVersion(b []byte) (v uint32, valid bool) {
+	le := binary.LittleEndian
+	if len(b) < 20 || string(b[:8]) != stateMagic {
+		return 0, false
+	}
+	size := le.Uint32(b[16:])
+	if size < 20 || int(size) > len(b) || le.Uint32(b[12:]) != checksum(b[:size]) {
+		return 0, false
+	}
+	return le.Uint32(b[8:]), true
 }
 
 func decodeState(b []byte) (s state, stream, generation uint64, ok bool) {
 	le := binary.LittleEndian
-	if len(b) < slotHeader+maxOrigin || string(b[:8]) != stateMagic || le.Uint32(b[8:]) != version {
+	v, valid := stateVersion(b)
+	if !valid || v != version || le.Uint32(b[16:]) < slotHeader+maxOrigin {
 		return state{}, 0, 0, false
 	}
 	size := le.Uint32(b[16:])
-	if size < slotHeader+maxOrigin || int(size) > len(b) || le.Uint32(b[12:]) != crc32.Checksum(b[16:size], castagnoli) {
-		return state{}, 0, 0, false
-	}
 	originSize, ranges := le.Uint32(b[112:]), le.Uint32(b[116:])
 	if originSize > maxOrigin || uint64(size) != slotHeader+maxOrigin+16*uint64(ranges) {
 		return state{}, 0, 0, false
@@ -153,6 +163,10 @@ func readState(dir disk.FS, stream uint64) (s state, file *stateFile, ok, sure b
 		if err != nil && !errors.Is(err, io.EOF) {
 			f.Close() // the other slot may be older: better none than that
 			return state{}, nil, false, false, fmt.Errorf("read state of stream %016x: %w", stream, err)
+		}
+		if v, valid := stateVersion(b[:n]); valid && v > version {
+			f.Close()
+			return state{}, nil, false, false, fmt.Errorf("state of stream %016x: %w", stream, errNewer)
 		}
 		if t, of, generation, valid := decodeState(b[:n]); valid && of == stream && generation >= file.generation {
 			s, ok = t, true
