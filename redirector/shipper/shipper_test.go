@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"spillway.dev/redirector/journal"
 	"spillway.dev/schemas/event"
@@ -298,4 +300,69 @@ func TestOptionsThatMakeNoSenseAreRefusedWithTheCure(t *testing.T) {
 		_, err := New(j, o)
 		require.Error(t, err, "%+v", o)
 	}
+}
+
+// A clock that is set back ends the stream and begins another; both arrive and are announced, each with a time that never went back.
+func TestAClockThatIsSetBack(t *testing.T) {
+	c := cluster(t)
+	var back atomic.Int64
+	clock := func() time.Time { return time.Now().Add(-time.Duration(back.Load())) }
+	j, err := journal.Open(journal.Options{Dir: t.TempDir(), Lanes: lanes, SegmentBytes: 64 << 10, MaxBytes: 8 << 20, Clock: clock})
+	require.NoError(t, err)
+	defer j.Close()
+	o := options(c)
+	o.Clock = clock
+	stop := start(t, j, o)
+	first := j.Live().ID()
+	appendAll(t, j, 1, 100)
+	time.Sleep(100 * time.Millisecond) // a mark or two
+	back.Store(int64(time.Hour))
+	require.Eventually(t, func() bool { return j.Live().ID() != first }, 5*time.Second, time.Millisecond)
+	second := j.Live().ID()
+	appendAll(t, j, 1, 50)
+	require.Eventually(t, func() bool { return len(j.Streams()) == 1 && j.Live().Acknowledged() == 50 }, 5*time.Second, time.Millisecond)
+	stop()
+	l := consume(t, c)
+	requireAll(t, l, first, 100, true)
+	requireAll(t, l, second, 50, true)
+	require.Less(t, l.last[second][0].BeganUs, l.last[first][0].TimeUs, "the second one has the new clock's time")
+}
+
+// A large backlog does not hold a fresh click up for long, and the fresh ones do not hold the backlog up.
+func TestABacklogAndFreshClicksShareTheWay(t *testing.T) {
+	c := cluster(t)
+	dir := t.TempDir()
+	j := openJournal(t, dir)
+	appendAll(t, j, 1, 20_000)
+	require.NoError(t, j.Close())
+	var bytes atomic.Int64
+	c.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		n := 0
+		for _, t := range r.(*kmsg.ProduceRequest).Topics {
+			for _, p := range t.Partitions {
+				n += len(p.Records)
+			}
+		}
+		bytes.Add(int64(n))
+		time.Sleep(time.Duration(n) * time.Second / 2_000_000) // 2 MB/s
+		return nil, nil, false
+	})
+	j = openJournal(t, dir)
+	older := j.Streams()[0]
+	o := options(c)
+	o.Compression, o.BatchBytes, o.MaxInflight = "none", 8<<10, 200_000
+	stop := start(t, j, o)
+	require.Eventually(t, func() bool { return older.Acknowledged() > 1000 }, 5*time.Second, time.Millisecond)
+	slowest := time.Duration(0)
+	for i := range 5 {
+		began := time.Now()
+		appendAll(t, j, i+1, i+1)
+		require.Eventually(t, func() bool { return j.Live().Acknowledged() == uint64(i+1) }, 5*time.Second, 200*time.Microsecond)
+		slowest = max(slowest, time.Since(began))
+	}
+	require.Less(t, older.Acknowledged(), uint64(20_000), "or there was no backlog to wait behind")
+	require.Less(t, slowest, 400*time.Millisecond, "at 2 MB/s, 100 kB of the backlog are on the wire before it")
+	require.Eventually(t, func() bool { return len(j.Streams()) == 1 }, 10*time.Second, time.Millisecond)
+	stop()
 }
