@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -139,16 +140,7 @@ func (w *walk) step() {
 	p := w.random.IntN(partitions)
 	switch what := w.random.IntN(40); {
 	case what < 12: // ship
-		n := 1 + w.random.IntN(6)
-		s.journaled[p] += uint64(n)
-		first := s.shipped[p] + 1
-		s.shipped[p] += uint64(n)
-		ship := func() { w.click(int32(p), s.id, first, n) }
-		if w.random.IntN(3) == 0 {
-			w.overtaken = append(w.overtaken, ship)
-		} else {
-			ship()
-		}
+		w.ship(s, p, 1+w.random.IntN(6))
 	case what < 14: // send again, cut differently
 		if to := s.shipped[p]; to > 0 && len(w.overtaken) == 0 {
 			first := 1 + w.random.Uint64N(to)
@@ -167,9 +159,11 @@ func (w *walk) step() {
 			w.streams = append(w.streams, &stream{id: uint64(len(w.streams) + 1)})
 		}
 	case what < 27: // somebody believes to own it
-		if len(w.owners) < 5 {
-			w.owners = append(w.owners, w.workers[w.random.IntN(len(w.workers))].start(int32(p), w.change))
+		if w.random.IntN(2) == 0 { // while another one inserts
+			w.ship(s, p, 1+w.random.IntN(6))
+			time.Sleep(time.Duration(w.random.IntN(40)) * time.Millisecond)
 		}
+		w.own(int32(p))
 	case what < 30: // somebody stops, or is killed
 		if len(w.owners) > 0 {
 			i := w.random.IntN(len(w.owners))
@@ -195,6 +189,26 @@ func (w *walk) step() {
 	time.Sleep(time.Duration(w.random.IntN(8)) * time.Millisecond)
 }
 
+// ship journals n more events of a stream and sends them, or lets others overtake them.
+func (w *walk) ship(s *stream, p, n int) {
+	s.journaled[p] += uint64(n)
+	first := s.shipped[p] + 1
+	s.shipped[p] += uint64(n)
+	send := func() { w.click(int32(p), s.id, first, n) }
+	if w.random.IntN(3) == 0 {
+		w.overtaken = append(w.overtaken, send)
+	} else {
+		send()
+	}
+}
+
+// own lets some worker believe to own a partition.
+func (w *walk) own(p int32) {
+	if len(w.owners) < 5 {
+		w.owners = append(w.owners, w.workers[w.random.IntN(len(w.workers))].start(p, w.change))
+	}
+}
+
 func (w *walk) change(o *Owner) {
 	if w.control != nil {
 		w.control(o)
@@ -203,8 +217,13 @@ func (w *walk) change(o *Owner) {
 
 // run walks, and then lets the faults stop and everything come home. It returns what is wrong in the end, or during the walk.
 func (w *walk) run(steps int, patience time.Duration) (wrong string) {
-	for range steps {
+	for i := range steps {
 		w.step()
+		if w.control != nil && i%20 == 0 {
+			if wrong = w.verdict(); strings.HasPrefix(wrong, "doubled") {
+				return wrong
+			}
+		}
 		for i := 0; i < len(w.owners); { // who was refused has given up
 			select {
 			case <-w.owners[i].done:
@@ -214,8 +233,8 @@ func (w *walk) run(steps int, patience time.Duration) (wrong string) {
 			}
 		}
 	}
-	for _, ship := range w.overtaken {
-		ship()
+	for _, send := range w.overtaken {
+		send()
 	}
 	for i := range w.streams {
 		for p := range partitions {
@@ -292,7 +311,7 @@ func seed(t testing.TB) (seed uint64, given bool) {
 const steps = 60
 
 // walkFor is how long the random walk of an ordinary run goes on; SPILLWAY_WALK=10m makes it longer.
-const walkFor = 6 * time.Second
+const walkFor = 4 * time.Second
 
 func TestRandomWalk(t *testing.T) {
 	first, given := seed(t)
@@ -367,7 +386,7 @@ func TestNegativeControls(t *testing.T) {
 					if control.world != nil {
 						control.world(w.world)
 					}
-					wrong = w.run(steps, 4*time.Second)
+					wrong = w.run(5*steps, 4*time.Second)
 				})
 			}
 			t.Log(wrong)
