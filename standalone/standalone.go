@@ -21,6 +21,7 @@ import (
 	"spillway.dev/profileapi"
 	"spillway.dev/profileapi/account"
 	"spillway.dev/redirector"
+	"spillway.dev/rollup"
 	"spillway.dev/schemas/postgres"
 	"spillway.dev/service/admin"
 	"spillway.dev/service/engines"
@@ -35,6 +36,7 @@ type Config struct {
 	Tree        tree.Config       `embed:""`
 	Redirector  redirector.Config `embed:""`
 	Ingest      ingest.Config     `embed:""`
+	Rollup      rollup.Config     `embed:""`
 	ProfileAPI  profileapi.Config `embed:""`
 	AdminListen string            `name:"admin-listen" env:"SPILLWAY_ADMIN_LISTEN" default:"127.0.0.1:9090" placeholder:"HOST:PORT" help:"Where metrics, health and profiles are served."`
 	WithoutDemo bool              `name:"without-demo" env:"SPILLWAY_WITHOUT_DEMO" help:"Make no demo profile."`
@@ -145,6 +147,10 @@ func (c Config) services(ctx context.Context, data string, where engines.Address
 	if err != nil {
 		return nil, none, err
 	}
+	counter, err := rollup.New(ctx, c.Rollup, where, log.With("service", "rollup"), registry, health)
+	if err != nil {
+		return nil, none, err
+	}
 	creators, err := profileapi.New(ctx, c.ProfileAPI, where, log.With("service", "profileapi"), registry, health)
 	if err != nil {
 		return nil, none, err
@@ -152,6 +158,7 @@ func (c Config) services(ctx context.Context, data string, where engines.Address
 	parts := []lifecycle.Part{
 		{Name: "redirector", Run: visitors.Run, Grace: 20 * time.Second},
 		{Name: "ingest", Run: taker.Run},
+		{Name: "rollup", Run: counter.Run},
 		{Name: "profileapi", Run: creators.Run},
 	}
 	summary.Visitors, summary.API = "http://"+visitors.Address(), "http://"+creators.Address()
