@@ -78,11 +78,11 @@ func Audit(ctx context.Context, config AuditConfig, where engines.Addresses, out
 		n    uint64
 		name string
 	}{
-		{report.Missing, "events missing"}, {report.Doubled, "doubled"}, {report.Dropped, "dropped"}, {uint64(len(report.Days)), "closed days wrong"},
+		{report.Missing, "events missing"}, {report.Doubled, "events doubled"}, {report.Dropped, "events dropped"}, {uint64(len(report.Days)), "closed days wrong"},
 		{uint64(report.CountersOff), "counters wrong"}, {uint64(len(report.ListsUnequal)), "lists that do not add up"},
 	} {
 		if n.n > 0 {
-			what = append(what, fmt.Sprintf("%d %s", n.n, n.name))
+			what = append(what, fmt.Sprintf("%s: %d", n.name, n.n))
 		}
 	}
 	return fmt.Errorf("audit: %w: %s", ErrOff, strings.Join(what, ", "))

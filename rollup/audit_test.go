@@ -23,7 +23,7 @@ func TestAuditTellsAndFails(t *testing.T) {
 	out.Reset()
 	err := Audit(t.Context(), config, e.Addresses, &out)
 	require.ErrorIs(t, err, ErrOff)
-	require.EqualError(t, err, "audit: something is off: 2 events missing, 1 counters wrong")
+	require.EqualError(t, err, "audit: something is off: events missing: 2, counters wrong: 1")
 	var report struct {
 		OK      bool
 		Missing int

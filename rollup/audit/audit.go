@@ -135,7 +135,7 @@ func (a *Auditor) Audit(ctx context.Context) (Report, error) {
 }
 
 func (a *Auditor) streams(ctx context.Context, r *Report) error {
-	lanes, err := stream.Load(ctx, a.tables, stream.Filter{})
+	lanes, err := stream.Load(ctx, a.tables)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ type Watch struct {
 
 	all     time.Time                    // when all streams were looked at last
 	settled map[uint64]bool              // streams that had ended then, with nothing missing
-	kept    map[stream.Name]*stream.Lane // their lanes
+	kept    map[stream.Name]*stream.Lane // all lanes as they were then
 	gaps    map[stream.Name]keptGap
 
 	progress map[uint64]progress
@@ -92,39 +92,20 @@ func (w *Watch) progressing(s uint64, heard time.Time) bool {
 
 // load reads all lanes once a minute, and between only the rows of those streams that may have changed.
 func (w *Watch) load(ctx context.Context) ([]*stream.Lane, error) {
-	if time.Since(w.all) > allEvery {
-		lanes, err := stream.Load(ctx, w.tables, stream.Filter{})
-		if err != nil {
-			return nil, err
-		}
-		w.all, w.settled, w.kept = time.Now(), map[uint64]bool{}, map[stream.Name]*stream.Lane{}
-		for group := range byStream(lanes) {
-			if ended(group) {
-				w.settled[group[0].Stream] = true
-				for _, l := range group {
-					w.kept[l.Name] = l
-				}
-			}
-		}
-		return lanes, nil
+	if time.Since(w.all) <= allEvery {
+		return stream.Follow(ctx, w.tables, w.kept, w.settled)
 	}
-	announced, err := stream.Announced(ctx, w.tables)
+	lanes, err := stream.Load(ctx, w.tables)
 	if err != nil {
 		return nil, err
 	}
-	var ask []uint64
-	for _, s := range announced {
-		if !w.settled[s] {
-			ask = append(ask, s)
+	w.all, w.settled, w.kept = time.Now(), map[uint64]bool{}, map[stream.Name]*stream.Lane{}
+	for group := range byStream(lanes) {
+		if ended(group) {
+			w.settled[group[0].Stream] = true
 		}
-	}
-	lanes, err := stream.Load(ctx, w.tables, stream.Filter{Streams: append(ask, 0)})
-	if err != nil {
-		return nil, err
-	}
-	for i, l := range lanes {
-		if kept, ok := w.kept[l.Name]; ok {
-			lanes[i] = kept
+		for _, l := range group {
+			w.kept[l.Name] = l
 		}
 	}
 	return lanes, nil

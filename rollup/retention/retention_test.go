@@ -51,7 +51,7 @@ func lifetime(t *testing.T, e *eventtest.Engines) uint64 {
 
 // present is what is known of a stream to have been there: stored or expired.
 func present(t *testing.T, e *eventtest.Engines, s uint64) (stream.Ranges, uint64) {
-	lanes, err := stream.Load(t.Context(), e.Tables, stream.Filter{})
+	lanes, err := stream.Load(t.Context(), e.Tables)
 	require.NoError(t, err)
 	for _, l := range lanes {
 		if l.Stream == s {

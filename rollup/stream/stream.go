@@ -6,8 +6,10 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -84,55 +86,79 @@ type Detail struct {
 // Missing is what is known to have been journaled and is not there, what is unreadable included.
 func (l *Lane) Missing(d Detail) Ranges { return upTo(l.Length()).Minus(d.Present) }
 
-// Filter restricts what is loaded. The zero value: everything.
-type Filter struct {
-	Streams []uint64 // stored rows of these only
-}
-
 // Load returns all lanes, sorted by stream and partition. Announcements are read before the rows: what was announced is in Kafka behind
 // its events, so rows that are missing then are missing.
-func Load(ctx context.Context, t *table.Tables, f Filter) ([]*Lane, error) {
-	lanes := map[Name]*Lane{}
-	lane := func(n Name) *Lane {
-		if lanes[n] == nil {
-			lanes[n] = &Lane{Name: n}
+func Load(ctx context.Context, t *table.Tables) ([]*Lane, error) {
+	all := lanes{}
+	if err := all.loadAnnouncements(ctx, t); err != nil {
+		return nil, err
+	}
+	expired, err := LoadExpired(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	for n, present := range expired {
+		all.lane(n).Expired = present
+	}
+	if err := all.loadStored(ctx, t, ""); err != nil {
+		return nil, err
+	}
+	return all.sorted(), nil
+}
+
+// Follow returns lanes as Load does, of those streams that something was announced of. kept are lanes of an earlier reading: those of
+// streams that have ended are taken as they were then, and of the others what had expired.
+func Follow(ctx context.Context, t *table.Tables, kept map[Name]*Lane, ended map[uint64]bool) ([]*Lane, error) {
+	all := lanes{}
+	if err := all.loadAnnouncements(ctx, t); err != nil {
+		return nil, err
+	}
+	ask := map[uint64]bool{}
+	for n, l := range all {
+		before := kept[n]
+		switch {
+		case before != nil && ended[n.Stream]:
+			all[n] = before
+			continue
+		case before != nil:
+			l.Expired = before.Expired
 		}
-		return lanes[n]
+		ask[n.Stream] = true
 	}
-	if err := loadAnnouncements(ctx, t, lane); err != nil {
+	if len(ask) == 0 {
+		return all.sorted(), nil
+	}
+	if err := all.loadStored(ctx, t, " WHERE stream IN ("+table.Numbers(slices.Sorted(maps.Keys(ask)))+")"); err != nil {
 		return nil, err
 	}
-	if err := loadExpired(ctx, t, lane); err != nil {
-		return nil, err
+	return all.sorted(), nil
+}
+
+type lanes map[Name]*Lane
+
+func (all lanes) lane(n Name) *Lane {
+	if all[n] == nil {
+		all[n] = &Lane{Name: n}
 	}
-	if err := loadStored(ctx, t, f, lane); err != nil {
-		return nil, err
-	}
-	list := make([]*Lane, 0, len(lanes))
-	for _, l := range lanes {
-		list = append(list, l)
-	}
+	return all[n]
+}
+
+func (all lanes) sorted() []*Lane {
+	list := slices.Collect(maps.Values(all))
 	slices.SortFunc(list, func(a, b *Lane) int {
-		if a.Stream != b.Stream {
-			return strings.Compare(Hex(a.Stream), Hex(b.Stream))
-		}
-		return int(a.Partition) - int(b.Partition)
+		return cmp.Or(cmp.Compare(a.Stream, b.Stream), cmp.Compare(a.Partition, b.Partition))
 	})
-	return list, nil
+	return list
 }
 
 // loadStored reads the projection streams.
-func loadStored(ctx context.Context, t *table.Tables, f Filter, lane func(Name) *Lane) error {
-	where := ""
-	if f.Streams != nil {
-		where = " WHERE stream IN (" + table.Numbers(f.Streams) + ")"
-	}
+func (all lanes) loadStored(ctx context.Context, t *table.Tables, where string) error {
 	var n Name
 	var l Lane
 	err := t.Each(ctx, `SELECT partition, stream AS s, count(), max(sequence), sum(sequence), sum(sequence * sequence), min(time), max(time)
 		FROM `+t.All("events")+where+` GROUP BY partition, stream`,
 		[]any{&n.Partition, &n.Stream, &l.Rows, &l.Highest, &l.sums.sum, &l.sums.squares, &l.First, &l.Last}, func() error {
-			to := lane(n)
+			to := all.lane(n)
 			to.Rows, to.Highest, to.First, to.Last = l.Rows, l.Highest, l.First, l.Last
 			to.sums = sums{l.Rows, l.sums.sum, l.sums.squares}
 			return nil
@@ -143,7 +169,7 @@ func loadStored(ctx context.Context, t *table.Tables, f Filter, lane func(Name) 
 	return nil
 }
 
-func loadAnnouncements(ctx context.Context, t *table.Tables, lane func(Name) *Lane) error {
+func (all lanes) loadAnnouncements(ctx context.Context, t *table.Tables) error {
 	var n Name
 	var a Announcement
 	var unreadable string
@@ -153,7 +179,7 @@ func loadAnnouncements(ctx context.Context, t *table.Tables, lane func(Name) *La
 		FROM `+t.All("announcements")+` GROUP BY partition, s`,
 		[]any{&n.Partition, &n.Stream, &a.Time, &a.Journaled, &unreadable, &a.Dropped, &a.DroppedSince, &a.DroppedUntil, &final, &a.Began, &a.Origin, &a.Partitions},
 		func() error {
-			l := lane(n)
+			l := all.lane(n)
 			l.Announced, l.Announcement = true, a
 			l.Announcement.Final = final != 0
 			var err error
@@ -162,17 +188,6 @@ func loadAnnouncements(ctx context.Context, t *table.Tables, lane func(Name) *La
 		})
 	if err != nil {
 		return fmt.Errorf("read announcements: %w", err)
-	}
-	return nil
-}
-
-func loadExpired(ctx context.Context, t *table.Tables, lane func(Name) *Lane) error {
-	expired, err := LoadExpired(ctx, t)
-	if err != nil {
-		return err
-	}
-	for n, present := range expired {
-		lane(n).Expired = present
 	}
 	return nil
 }
@@ -259,16 +274,6 @@ func Around(ctx context.Context, t *table.Tables, n Name, below, above uint64) (
 		return t
 	}
 	return epoch(before), epoch(after), nil
-}
-
-// Announced returns the streams of which there is an announcement.
-func Announced(ctx context.Context, t *table.Tables) ([]uint64, error) {
-	var all []uint64
-	var s uint64
-	if err := t.Each(ctx, "SELECT DISTINCT stream AS s FROM "+t.All("announcements"), []any{&s}, func() error { all = append(all, s); return nil }); err != nil {
-		return nil, fmt.Errorf("list announced streams: %w", err)
-	}
-	return all, nil
 }
 
 // Same says whether two readings of a lane tell the same of its rows and of what was announced to be in it.

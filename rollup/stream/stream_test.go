@@ -36,11 +36,11 @@ func TestLanesTellWhatIsThere(t *testing.T) {
 		e.Announce(a)
 	}
 	// ClickHouse refuses a query that would read the raw events.
-	require.NoError(t, loadStored(t.Context(), e.With("force_optimize_projection", 1), Filter{Streams: []uint64{1, 2}}, func(Name) *Lane { return &Lane{} }))
-	lanes, err := Load(t.Context(), e.Tables, Filter{})
+	require.NoError(t, lanes{}.loadStored(t.Context(), e.With("force_optimize_projection", 1), " WHERE stream IN (1, 2)"))
+	all, err := Load(t.Context(), e.Tables)
 	require.NoError(t, err)
 	by := map[Name]*Lane{}
-	for _, l := range lanes {
+	for _, l := range all {
 		by[l.Name] = l
 	}
 	require.Len(t, by, 9)
@@ -87,9 +87,20 @@ func TestLanesTellWhatIsThere(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, before.IsZero())
 
-	some, err := Load(t.Context(), e.Tables, Filter{Streams: []uint64{2}})
+	put(1, 0, 5)
+	put(2, 0, 6)
+	e.Run("TRUNCATE TABLE " + e.Local("expired_streams"))
+	followed, err := Follow(t.Context(), e.Tables, by, map[uint64]bool{1: true})
 	require.NoError(t, err)
-	for _, l := range some {
-		require.Equal(t, l.Stream == 2, l.Rows > 0)
+	for _, l := range followed {
+		require.NotEqual(t, uint64(6), l.Stream, "nothing was announced of it")
+		switch l.Name {
+		case Name{0, 1}:
+			require.EqualValues(t, 4, l.Rows, "as it was")
+		case Name{0, 2}:
+			require.EqualValues(t, 5, l.Rows, "as it is")
+		case Name{0, 5}:
+			require.NotEmpty(t, l.Expired, "as it was")
+		}
 	}
 }
