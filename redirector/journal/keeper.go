@@ -186,9 +186,10 @@ func (j *Journal) makeSegment(s *Stream) (*segment, error) {
 	if g.mapping, err = f.Map(); err != nil {
 		return back(g.name, fmt.Errorf("map segment: %w", err))
 	}
-	if int64(len(g.mapping.Bytes())) != size {
-		g.mapping.Unmap()
-		return back(g.name, fmt.Errorf("segment %s is %d bytes, not %d: somebody changed it", g.name, len(g.mapping.Bytes()), size))
+	if is := int64(len(g.mapping.Bytes())); is != size {
+		j.spares = append(j.spares, spare{g.name, is}) // of a wrong size, so it is removed next
+		j.used.Add(is - size)
+		return nil, errors.Join(fmt.Errorf("segment %s is %d bytes, not %d: somebody changed it", g.name, is, size), g.mapping.Unmap())
 	}
 	_ = g.mapping.Touch(0, int(size))
 	return g, nil

@@ -3,6 +3,7 @@ package journal
 import (
 	"bytes"
 	"encoding/binary"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -198,4 +199,27 @@ func TestWhatIsAcknowledgedIsKeptForAWhileAsLongAsThereIsRoom(t *testing.T) {
 	}
 	require.Greater(t, full, 9*50, "nearly the whole limit is used for what is not acknowledged")
 	require.LessOrEqual(t, j.Stats().Bytes, int64(10*16<<10))
+}
+
+// A spare that somebody cut is not used and not tried for ever.
+func TestASpareOfTheWrongSizeIsReplaced(t *testing.T) {
+	files := disk.NewMemory()
+	j := open(t, Options{Files: files, SegmentBytes: 16 << 10, MaxBytes: 1 << 20, manual: true})
+	require.NoError(t, j.Close())
+	j = open(t, Options{Files: files, SegmentBytes: 16 << 10, MaxBytes: 1 << 20, manual: true})
+	j.attend()
+	require.NoError(t, j.discardReady(j.Live()))
+	names, err := files.List()
+	require.NoError(t, err)
+	for _, name := range names {
+		if strings.HasSuffix(name, spareSuffix) {
+			files.Shorten(name, 5000)
+		}
+	}
+	for range 10 {
+		j.attend()
+	}
+	_, ok := j.Append(click(1))
+	require.True(t, ok)
+	require.Zero(t, j.Stats().Bytes%(16<<10), "what was cut is gone, and not counted")
 }

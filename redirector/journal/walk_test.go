@@ -247,7 +247,7 @@ func (w *walk) judge(s *Stream, t *told) {
 		}
 	}
 	for k := t.start; k <= t.reader.Position(); k++ {
-		if bad[k] == t.read[k] && !(t.damaged && bad[k]) {
+		if bad[k] == t.read[k] && (!t.damaged || !bad[k]) {
 			w.fail("stream %d: event %d: read %v, called unreadable %v", t.id, k, t.read[k], bad[k])
 		}
 		if bad[k] && !t.damaged && (!t.torn || k <= t.kept) {

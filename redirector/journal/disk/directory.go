@@ -38,7 +38,7 @@ type lock struct {
 }
 
 func (l *lock) Close() error {
-	os.Remove(l.file) // only a note for people
+	_ = os.Remove(l.file) // only a note for people
 	return l.dir.Close()
 }
 
