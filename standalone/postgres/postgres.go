@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -224,11 +225,14 @@ func (c *cluster) start(ctx context.Context, port string) (*Server, error) {
 	}
 }
 
-// say hands on what the server writes to its log. What concerns one client's statement is that client's; FATAL at the start only
-// says that it asked too early.
+// routine are the FATAL messages that only end one connection, and say so to whoever had it: it came too early, or the server stops.
+var routine = []string{"is starting up", "is shutting down", "not yet accepting connections", "terminating connection due to administrator command"}
+
+// say hands on what the server writes to its log. What concerns one client's statement is that client's.
 func (c *cluster) say(line string) {
 	level := slog.LevelDebug
-	if strings.Contains(line, " PANIC: ") || strings.Contains(line, " WARNING: ") || strings.Contains(line, " FATAL: ") && !strings.Contains(line, "is starting up") {
+	if strings.Contains(line, " PANIC: ") || strings.Contains(line, " WARNING: ") ||
+		strings.Contains(line, " FATAL: ") && !slices.ContainsFunc(routine, func(r string) bool { return strings.Contains(line, r) }) {
 		level = slog.LevelWarn
 	}
 	c.log.Log(context.Background(), level, line)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -178,13 +179,23 @@ func (t *Tree) spec(program, name, engine, listen string, args []string, restart
 	}
 }
 
-// say hands on a child's log line at the level that the child gave it.
+// say hands on a child's log line, at the level that the child gave it.
 func (t *Tree) say(name, line string) {
-	level := slog.LevelWarn
-	if strings.Contains(line, "level=DEBUG") || strings.Contains(line, "level=INFO") {
-		level = slog.LevelDebug
+	level, message := slog.LevelWarn, line
+	if _, rest, ok := strings.Cut(line, " level="); ok {
+		text, after, _ := strings.Cut(rest, " msg=")
+		if level.UnmarshalText([]byte(text)) == nil {
+			message = after
+			if quoted, err := strconv.QuotedPrefix(after); err == nil {
+				unquoted, _ := strconv.Unquote(quoted)
+				message = unquoted + after[len(quoted):]
+			}
+		}
 	}
-	t.log.Log(context.Background(), level, line, "engine", name)
+	if level < slog.LevelWarn {
+		level = slog.LevelDebug // what an engine says in passing would drown the services
+	}
+	t.log.Log(context.Background(), level, message, "engine", name)
 }
 
 func (t *Tree) watch(keeper *supervise.Keeper) {
