@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
@@ -34,6 +35,8 @@ type Config struct {
 	Public      string   `name:"public-url" env:"SPILLWAY_PUBLIC_URL" default:"http://127.0.0.1:8080" placeholder:"URL" help:"Base URL under which visitors reach pages and links."`
 	Visitors    []string `name:"own-addresses" env:"SPILLWAY_OWN_ADDRESSES" sep:"," placeholder:"HOST:PORT,..." help:"Further addresses under which the redirectors are reached. A link to a tracked link of ours is refused: it could lead in a circle."`
 	Demo        string   `name:"demo-profile" env:"SPILLWAY_DEMO_PROFILE" placeholder:"HANDLE" help:"Profile whose numbers the page at / shows to everybody. Empty: none."`
+	Origin      string   `name:"dashboard-url" env:"SPILLWAY_DASHBOARD_URL" placeholder:"URL" help:"Base URL under which creators reach the dashboard. With https, cookies are sent over https only. Default: http and the address of api-listen."`
+	SignUp      bool     `name:"sign-up" env:"SPILLWAY_SIGN_UP" default:"true" negatable:"" help:"Let anybody make an account on the dashboard."`
 	Rate        int      `name:"api-rate" env:"SPILLWAY_API_RATE" default:"3000" help:"Requests that each token may make in a minute. 0: as many as it likes."`
 	Connections int32    `name:"api-database-connections" env:"SPILLWAY_API_DATABASE_CONNECTIONS" default:"10" help:"Most connections to PostgreSQL."`
 }
@@ -46,7 +49,6 @@ type Service struct {
 	pool     *pgxpool.Pool
 	columnar driver.Conn
 	api      *api.API
-	page     *dashboard.Dashboard
 	hub      *live.Hub
 	listener net.Listener
 	stopping chan struct{} // closed when Run begins to stop
@@ -84,6 +86,7 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 		return nil, err
 	}
 	profiles := profile.NewStore(s.pool, profile.NewRules([]string{config.Public}, config.Visitors))
+	accounts := account.NewStore(s.pool)
 	reader := insight.NewReader(s.columnar, s.pool, layout)
 	if s.hub, err = live.NewHub(s.pool, reader, live.Options{}, log, metrics); err != nil {
 		return nil, err
@@ -92,19 +95,25 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 	if config.Rate > 0 {
 		quota = limit.New(limit.Policy{Name: "default", Quota: config.Rate, Window: time.Minute}, nil)
 	}
-	if s.api, err = api.New(api.Options{
-		Pool: s.pool, Accounts: account.NewStore(s.pool), Profiles: profiles, Reader: reader, Hub: s.hub, Limit: quota,
-		Stopping: s.stopping, Public: config.Public, Log: log, Metrics: metrics,
-	}); err != nil {
-		return nil, err
-	}
-	if s.page, err = dashboard.New(config.Demo, config.Public, s.pool, profiles, reader, log); err != nil {
-		return nil, err
-	}
-	s.api.Handle("GET /{$}", s.page)
 	if s.listener, err = net.Listen("tcp", config.Listen); err != nil {
 		return nil, fmt.Errorf("creators' address %s: %w: choose another (SPILLWAY_API_LISTEN)", config.Listen, err)
 	}
+	origin := config.Origin
+	if origin == "" {
+		origin = "http://" + s.Address()
+	}
+	if s.api, err = api.New(api.Options{
+		Pool: s.pool, Accounts: accounts, Profiles: profiles, Reader: reader, Hub: s.hub, Limit: quota,
+		Stopping: s.stopping, Cookie: dashboard.CookieName(strings.HasPrefix(origin, "https:")), Public: config.Public, Log: log, Metrics: metrics,
+	}); err != nil {
+		return nil, err
+	}
+	page, err := dashboard.New(dashboard.Options{Demo: config.Demo, Public: config.Public, Origin: origin, SignUp: config.SignUp, Pool: s.pool, Accounts: accounts,
+		Profiles: profiles, Reader: reader, Hub: s.hub, Log: log, Stopping: s.stopping})
+	if err != nil {
+		return nil, err
+	}
+	page.Register(s.api.Handle)
 	health.Add("postgres", s.pool.Ping)
 	return s, nil
 }
@@ -115,11 +124,9 @@ func (s *Service) Address() string { return s.listener.Addr().String() }
 // Run serves until ctx ends. Postgres may be away at first: requests are refused with 503 until its schema is in place.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.close()
-	if s.config.Demo != "" {
-		s.api.Handle("GET /live", s.page.Live(ctx))
-	}
 	server := &http.Server{
-		Handler:           s.api,
+		// Browsers say where a request comes from: one that changes something for another site's page is refused, whoever is signed in.
+		Handler:           http.NewCrossOriginProtection().Handler(s.api),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      30 * time.Second,

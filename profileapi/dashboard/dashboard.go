@@ -1,290 +1,302 @@
-// Package dashboard is the page at / : the numbers of one profile that anybody may see, live, rendered on the server.
+// Package dashboard is the creators' pages: rendered on the server, with a little script that keeps the numbers fresh, draws the
+// chart and makes editing smooth. Everything works without the script too; nothing comes from another host.
+//
+//	/                            the demo profile's numbers, or the signed-in creator's first page
+//	/sign-up /sign-in /sign-out  accounts
+//	/pages/new /pages/{handle}   a creator's page: numbers, links, settings
+//	/shared/{secret}             one page's numbers, for whoever has the address
 package dashboard
 
 import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	_ "embed"
-	"encoding/base64"
+	"embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"html/template"
 	"log/slog"
 	"net/http"
-	"strconv"
+	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"spillway.dev/profileapi/account"
+	"spillway.dev/profileapi/annotation"
 	"spillway.dev/profileapi/insight"
+	"spillway.dev/profileapi/limit"
+	"spillway.dev/profileapi/live"
 	"spillway.dev/profileapi/profile"
+	"spillway.dev/profileapi/share"
 )
 
-//go:embed page.html
-var pageSource string
+//go:embed templates/*.html
+var templates embed.FS
 
-//go:embed page.css
-var style string
+//go:embed assets/* uplot/uplot.js uplot/uplot.css uplot/LICENSE
+var assets embed.FS
 
-//go:embed page.js
-var script string
+// Options of a dashboard.
+type Options struct {
+	// Demo is the handle of the profile whose numbers / shows to everybody; empty: none.
+	Demo string
+	// Public is the base URL of the visitors' pages.
+	Public string
+	// Origin is where creators reach the dashboard, as in https://spill.example. Cookies are only sent over https if it is https.
+	Origin string
+	// SignUp lets anybody make an account.
+	SignUp   bool
+	Pool     *pgxpool.Pool
+	Accounts *account.Store
+	Profiles *profile.Store
+	Reader   *insight.Reader
+	Hub      *live.Hub
+	Log      *slog.Logger
+	// Stopping ends open event streams; nil: never.
+	Stopping <-chan struct{}
+}
 
-// refresh is how often the numbers are read while somebody watches, and how long they are shown before they are read again.
-const refresh = time.Second
-
-// maxWatchers bounds the open event streams of one process; a browser that gets none falls back to the page's own refresh.
-const maxWatchers = 200
-
-// Dashboard shows the profile with one handle. Its zero value is not usable.
+// Dashboard serves the pages.
 type Dashboard struct {
-	handle   string
-	public   string
-	pool     *pgxpool.Pool
-	profiles *profile.Store
-	reader   *insight.Reader
-	log      *slog.Logger
-	page     *template.Template
-	policy   string
-
-	watchers chan struct{} // a place for each open event stream
-
-	mu      sync.Mutex // guards what follows, and lets one request read for all
-	read    time.Time
-	content []byte
+	Options
+	secure      bool
+	pages       *template.Template
+	files       map[string]file // by path
+	notes       *annotation.Store
+	shares      *share.Store
+	reports     *reports
+	preview     *http.Client
+	signIns     *limit.Limiter // by address and account
+	signInsFrom *limit.Limiter // by address
+	signUps     *limit.Limiter
 }
 
-// New returns the page of the profile with that handle. public is the base URL of the visitors' pages. An empty handle: the page only
-// says where the API is.
-func New(handle, public string, pool *pgxpool.Pool, profiles *profile.Store, reader *insight.Reader, log *slog.Logger) (*Dashboard, error) {
-	page, err := template.New("page").Funcs(template.FuncMap{"number": number, "percent": percent, "count": count}).Parse(pageSource)
-	if err != nil {
-		return nil, fmt.Errorf("parse the dashboard's page: %w", err)
-	}
-	hash := func(s string) string {
-		sum := sha256.Sum256([]byte(s))
-		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
-	}
-	return &Dashboard{
-		handle: handle, public: strings.TrimRight(public, "/"), pool: pool, profiles: profiles, reader: reader, log: log, page: page,
-		policy: "default-src 'none'; style-src " + hash(style) + "; script-src " + hash(script) +
-			"; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-		watchers: make(chan struct{}, maxWatchers),
-	}, nil
+type file struct {
+	kind, etag string
+	body       []byte
 }
 
-// view is what the template shows.
-type view struct {
-	Handle, Title, URL string
-	Missing            bool // there is no such profile
-	Life               insight.Lifetime
-	CTR                *float64
-	Links              []bar
-	Chart              *chart
-	Through            string
-	Behind             string
-	HeldBack           int
-	Zone               string
-}
+// policy allows what the pages contain, all of it from here.
+const policy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; frame-src 'self'; " +
+	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-type bar struct {
-	insight.LinkClicks
-	Share int // percent of the most clicked
-}
-
-// chart is a timeline drawn as SVG.
-type chart struct {
-	Views, Clicks string // polylines' points
-	Area          string // polygon under the views
-	Top           int64
-	Rows          []row
-}
-
-type row struct {
-	Time          string
-	Views, Clicks int64
-}
-
-const chartWidth, chartHeight = 960, 200
-
-func draw(points []insight.Point) *chart {
-	c := &chart{Top: 1}
-	for _, p := range points {
-		views, clicks := p.Of([]insight.Class{insight.Person})
-		c.Top = max(c.Top, views, clicks)
+// New returns a dashboard.
+func New(o Options) (*Dashboard, error) {
+	d := &Dashboard{
+		Options: o, notes: annotation.NewStore(o.Pool), shares: share.NewStore(o.Pool), reports: newReports(),
+		preview:     &http.Client{Timeout: 3 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		signIns:     limit.New(limit.Policy{Name: "sign-in", Quota: 10, Window: 15 * time.Minute}, nil),
+		signInsFrom: limit.New(limit.Policy{Name: "sign-in", Quota: 100, Window: 15 * time.Minute}, nil),
+		signUps:     limit.New(limit.Policy{Name: "sign-up", Quota: 30, Window: time.Hour}, nil),
+		files:       map[string]file{},
 	}
-	var views, clicks []string
-	for i, p := range points {
-		x := float64(i) * chartWidth / float64(max(len(points)-1, 1))
-		y := func(n int64) float64 { return chartHeight - float64(n)*chartHeight/float64(c.Top) }
-		seen, clicked := p.Of([]insight.Class{insight.Person})
-		views = append(views, fmt.Sprintf("%.1f,%.1f", x, y(seen)))
-		clicks = append(clicks, fmt.Sprintf("%.1f,%.1f", x, y(clicked)))
-		c.Rows = append(c.Rows, row{Time: p.Start.Format("Mon 15:04"), Views: seen, Clicks: clicked})
+	d.Public = strings.TrimRight(d.Public, "/")
+	origin, err := url.Parse(o.Origin)
+	if err != nil || origin.Host == "" || origin.Scheme != "http" && origin.Scheme != "https" {
+		return nil, fmt.Errorf("dashboard URL %q: use http://HOST or https://HOST (SPILLWAY_DASHBOARD_URL)", o.Origin)
 	}
-	c.Views, c.Clicks = strings.Join(views, " "), strings.Join(clicks, " ")
-	c.Area = fmt.Sprintf("0,%d %s %d,%d", chartHeight, c.Views, chartWidth, chartHeight)
-	return c
-}
-
-func (d *Dashboard) look(ctx context.Context) (view, error) {
-	v := view{Handle: d.handle, URL: d.public + "/" + d.handle}
-	if d.handle == "" {
-		return v, nil
-	}
-	p, err := d.profiles.ByHandle(ctx, d.handle)
-	if errors.Is(err, profile.ErrNotFound) {
-		v.Missing = true
-		return v, nil
-	}
-	if err != nil {
-		return v, err
-	}
-	v.Title, v.Zone = p.Title, p.Timezone
-	classes := []insight.Class{insight.Person}
-	if v.Life, err = insight.ReadLifetime(ctx, d.pool, p.ID, classes); err != nil {
-		return v, err
-	}
-	v.CTR = insight.Rate(v.Life.Counted.Clicks, v.Life.Counted.Views)
-	v.HeldBack = len(v.Life.Completeness.HeldBack)
-	location, err := time.LoadLocation(p.Timezone)
-	if err != nil {
-		return v, fmt.Errorf("time zone of profile %d: %w", p.ID, err)
-	}
-	now := time.Now().In(location)
-	if through := v.Life.Completeness.Through; through != nil {
-		v.Through = through.In(location).Format("15:04:05")
-		if through.In(location).Format(time.DateOnly) != now.Format(time.DateOnly) {
-			v.Through = through.In(location).Format("2 January 15:04:05")
+	d.secure = origin.Scheme == "https"
+	for path, kind := range map[string]string{
+		"assets/style.css": "text/css; charset=utf-8", "assets/app.js": "text/javascript; charset=utf-8", "assets/favicon.svg": "image/svg+xml",
+		"uplot/uplot.js": "text/javascript; charset=utf-8", "uplot/uplot.css": "text/css; charset=utf-8", "uplot/LICENSE": "text/plain; charset=utf-8",
+	} {
+		body, err := assets.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("read the dashboard's files: %w", err)
 		}
+		sum := sha256.Sum256(body)
+		d.files["/assets/"+path[strings.LastIndexByte(path, '/')+1:]] = file{kind, hex.EncodeToString(sum[:8]), body}
 	}
-	var most int64
-	for _, l := range v.Life.Links {
-		most = max(most, l.Clicks)
+	if d.pages, err = template.New("").Funcs(d.functions()).ParseFS(templates, "templates/*.html"); err != nil {
+		return nil, fmt.Errorf("parse the dashboard's pages: %w", err)
 	}
-	for _, l := range v.Life.Links {
-		v.Links = append(v.Links, bar{LinkClicks: l, Share: int(l.Clicks * 100 / max(most, 1))})
-	}
-	points, _, err := d.reader.Series(ctx, insight.Question{Profile: p.ID, From: insight.Hour.Back(now, 24), To: now}, insight.Hour)
-	if err != nil {
-		d.log.Warn("dashboard without its timeline", "error", err)
-		return v, nil
-	}
-	v.Chart = draw(points)
-	return v, nil
+	return d, nil
 }
 
-// numbers returns the part of the page that changes. One request at a time reads it; the others take what that one read.
-func (d *Dashboard) numbers(ctx context.Context) ([]byte, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.content != nil && time.Since(d.read) < refresh*9/10 {
-		return d.content, nil
+// Register adds the dashboard's pages to a mux.
+func (d *Dashboard) Register(handle func(pattern string, handler http.Handler)) {
+	page := func(pattern string, f func(http.ResponseWriter, *http.Request) error) {
+		handle(pattern, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h := w.Header()
+			h.Set("Cache-Control", "no-store")
+			h.Set("Content-Security-Policy", policy)
+			h.Set("Referrer-Policy", "same-origin")
+			if err := f(w, r); err != nil {
+				d.fail(w, r, err)
+			}
+		}))
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	v, err := d.look(ctx)
-	if err != nil {
-		return nil, err
+	for path := range d.files {
+		handle("GET "+path, http.HandlerFunc(d.file))
 	}
-	var b bytes.Buffer
-	if err := d.page.ExecuteTemplate(&b, "numbers", v); err != nil {
-		return nil, fmt.Errorf("render the dashboard: %w", err)
-	}
-	d.content, d.read = b.Bytes(), time.Now()
-	return d.content, nil
+	page("GET /{$}", d.home)
+	page("GET /sign-in", d.signInPage)
+	page("POST /sign-in", d.signIn)
+	page("GET /sign-up", d.signUpPage)
+	page("POST /sign-up", d.signUp)
+	page("POST /sign-out", d.signOut)
+	page("GET /pages/new", d.newPage)
+	page("POST /pages", d.createPage)
+	page("GET /pages/{handle}", d.owners(d.showPage))
+	page("GET /pages/{handle}/live", d.owners(d.watch))
+	page("GET /pages/{handle}/preview", d.owners(d.showPreview))
+	page("POST /pages/{handle}", d.owners(d.changePage))
+	page("POST /pages/{handle}/links", d.owners(d.addLink))
+	page("POST /pages/{handle}/links/{link}", d.owners(d.changeLink))
+	page("POST /pages/{handle}/order", d.owners(d.orderLinks))
+	page("POST /pages/{handle}/notes", d.owners(d.addNote))
+	page("POST /pages/{handle}/shares", d.owners(d.changeShares))
+	page("GET /shared/{secret}", d.guests(d.showPage))
+	page("GET /shared/{secret}/live", d.guests(d.watch))
+	page("GET /demo", d.demo(d.showPage))
+	page("GET /demo/live", d.demo(d.watch))
 }
 
-// ServeHTTP answers with the page.
-func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	content, err := d.numbers(r.Context())
-	status := http.StatusOK
-	if err != nil {
-		d.log.Warn("dashboard without numbers", "error", err)
-		status = http.StatusServiceUnavailable
-		content = []byte(`<p class="note" role="status">The database does not answer. This page tries again by itself.</p>`)
+func (d *Dashboard) file(w http.ResponseWriter, r *http.Request) {
+	f := d.files[r.URL.Path]
+	h := w.Header()
+	h.Set("Content-Type", f.kind)
+	h.Set("ETag", `"`+f.etag+`"`)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-cache")
+	if r.URL.RawQuery == f.etag {
+		h.Set("Cache-Control", "public, max-age=31536000, immutable")
 	}
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.body))
+}
+
+// refusal is an error that the reader is told.
+type refusal struct {
+	status      int
+	title, text string
+}
+
+func (e *refusal) Error() string { return e.title + ": " + e.text }
+
+var errNoPage = &refusal{http.StatusNotFound, "There is no such page", "It may have been removed, or it belongs to another account."}
+
+// fail shows what went wrong. What the reader cannot do anything about is logged and not shown.
+func (d *Dashboard) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var known *refusal
+	switch {
+	case errors.As(err, &known):
+	case errors.Is(err, profile.ErrNotFound):
+		known = errNoPage
+	case errors.Is(err, context.Canceled):
+		return
+	default:
+		d.Log.Warn("a page cannot be shown", "path", r.Pattern, "error", err)
+		known = &refusal{http.StatusServiceUnavailable, "The numbers cannot be read right now", "The database does not answer. Nothing is lost: visits are recorded all the same. Try again in a moment."}
+		w.Header().Set("Retry-After", "3")
+	}
+	d.render(w, r, known.status, "message", map[string]any{"Title": known.title, "Text": known.text})
+}
+
+// render writes a page. data is what the page's template is about.
+func (d *Dashboard) render(w http.ResponseWriter, r *http.Request, status int, name string, data any) {
+	who, signedIn := d.who(r)
 	var b bytes.Buffer
-	err = d.page.ExecuteTemplate(&b, "page", map[string]any{
-		"Style": template.CSS(style), "Script": template.JS(script), "Numbers": template.HTML(content), "Live": d.handle != "",
-	})
+	err := d.pages.ExecuteTemplate(&b, name, map[string]any{"Data": data, "SignedIn": signedIn, "Operator": who.Operator, "SignUp": d.SignUp, "Demo": d.Demo})
 	if err != nil {
-		d.log.Error("the dashboard cannot be rendered", "error", err)
+		d.Log.Error("a page cannot be rendered", "page", name, "error", err)
 		http.Error(w, "The page cannot be shown; it is logged.", http.StatusInternalServerError)
 		return
 	}
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", d.policy)
-	h.Set("Referrer-Policy", "no-referrer")
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
 	w.Write(b.Bytes())
 }
 
-// Live answers with an event stream that sends the numbers whenever they change, until the reader leaves or stopping ends.
-func (d *Dashboard) Live(stopping context.Context) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case d.watchers <- struct{}{}:
-			defer func() { <-d.watchers }()
-		default:
-			w.Header().Set("Retry-After", "10")
-			http.Error(w, "Too many watch already; reload the page instead.", http.StatusServiceUnavailable)
-			return
+// viewer is who looks at which profile.
+type viewer struct {
+	profile.Profile
+	mode    string // owner, guest or demo
+	base    string // address of the page
+	account int64
+}
+
+func (v viewer) owner() bool { return v.mode == "owner" }
+
+type pageOf func(http.ResponseWriter, *http.Request, viewer) error
+
+// owners lets in whoever is signed in and owns the page.
+func (d *Dashboard) owners(f pageOf) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		who, ok := d.who(r)
+		if !ok {
+			http.Redirect(w, r, "/sign-in", http.StatusSeeOther)
+			return nil
 		}
-		w.Header().Set("Content-Type", "text/event-stream")
-		w.Header().Set("Cache-Control", "no-store")
-		control := http.NewResponseController(w)
-		tick := time.NewTicker(refresh)
-		defer tick.Stop()
-		var last []byte
-		for {
-			content, err := d.numbers(r.Context())
-			message := ": still here\n\n"
-			if err == nil && !bytes.Equal(content, last) {
-				last = content
-				message = "data: " + strings.ReplaceAll(string(content), "\n", "\ndata: ") + "\n\n"
-			}
-			// A reader that takes nothing must not hold a place for ever.
-			if err := control.SetWriteDeadline(time.Now().Add(10 * time.Second)); err != nil {
-				return
-			}
-			if _, err := w.Write([]byte(message)); err != nil || control.Flush() != nil {
-				return
-			}
-			select {
-			case <-tick.C:
-			case <-r.Context().Done():
-				return
-			case <-stopping.Done():
-				return
-			}
+		p, err := d.Profiles.Own(r.Context(), who.AccountID, r.PathValue("handle"))
+		if err != nil {
+			return err
 		}
-	})
+		return f(w, r, viewer{p, "owner", "/pages/" + p.Handle, who.AccountID})
+	}
 }
 
-// number writes n with narrow spaces between thousands.
-func number(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "\u202f" + s[i:]
+// guests lets in whoever has a share's secret.
+func (d *Dashboard) guests(f pageOf) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		secret := r.PathValue("secret")
+		w.Header().Set("Referrer-Policy", "no-referrer")
+		w.Header().Set("X-Robots-Tag", "noindex")
+		gone := &refusal{http.StatusNotFound, "This address shows nothing any more", "It has expired or was revoked. Ask whoever gave it to you for a new one."}
+		if !strings.HasPrefix(secret, account.SharePrefix) {
+			return gone
+		}
+		who, err := d.Accounts.Authenticate(r.Context(), secret)
+		if errors.Is(err, account.ErrUnknownToken) {
+			return gone
+		}
+		if err != nil {
+			return err
+		}
+		p, err := d.Profiles.Get(r.Context(), who.AccountID, who.ProfileID)
+		if err != nil {
+			return err
+		}
+		return f(w, r, viewer{p, "guest", "/shared/" + secret, who.AccountID})
 	}
-	return s
 }
 
-func percent(rate *float64) string {
-	if rate == nil {
-		return "–"
+// demo lets everybody in.
+func (d *Dashboard) demo(f pageOf) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if d.Demo == "" {
+			return errNoPage
+		}
+		p, err := d.Profiles.ByHandle(r.Context(), d.Demo)
+		if err != nil {
+			return err
+		}
+		return f(w, r, viewer{p, "demo", "/demo", 0})
 	}
-	return strconv.FormatFloat(*rate*100, 'f', 1, 64) + "\u202f%"
 }
 
-func count(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
+// home leads creators to their page and shows everybody else the demo.
+func (d *Dashboard) home(w http.ResponseWriter, r *http.Request) error {
+	if who, ok := d.who(r); ok {
+		pages, err := d.Profiles.List(r.Context(), who.AccountID, 0, 1)
+		if err != nil {
+			return err
+		}
+		if len(pages) == 0 {
+			http.Redirect(w, r, "/pages/new", http.StatusSeeOther)
+		} else {
+			http.Redirect(w, r, "/pages/"+pages[0].Handle, http.StatusSeeOther)
+		}
+		return nil
 	}
-	return strconv.Itoa(n) + " " + many
+	if d.Demo != "" {
+		err := d.demo(d.showPage)(w, r)
+		if !errors.Is(err, profile.ErrNotFound) {
+			return err
+		}
+	}
+	d.render(w, r, http.StatusOK, "landing", nil)
+	return nil
 }

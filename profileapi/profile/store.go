@@ -223,3 +223,12 @@ func raise(ctx context.Context, tx pgx.Tx, id int64) error {
 	_, err := tx.Exec(ctx, `UPDATE profiles SET layout = layout + 1 WHERE id = $1`, id)
 	return err
 }
+
+// Own returns the account's living profile with a handle.
+func (s *Store) Own(ctx context.Context, account int64, handle string) (Profile, error) {
+	p, err := scan(s.pool.QueryRow(ctx, `SELECT `+columns+` FROM profiles WHERE handle = $1 AND account_id = $2 AND deleted_at IS NULL`, handle, account))
+	if err != nil {
+		return Profile{}, fmt.Errorf("read profile %q: %w", handle, err)
+	}
+	return p, nil
+}
