@@ -24,7 +24,7 @@ func record(t *testing.T) [][]byte {
 // server answers after a while, and counts.
 func server(t *testing.T, after time.Duration, asked *atomic.Int64) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Host != Host || r.UserAgent() == "" {
+		if r.Host != Host {
 			w.WriteHeader(http.StatusBadRequest)
 			return
 		}

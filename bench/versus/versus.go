@@ -1,0 +1,129 @@
+// Package versus measures Spillway against what others have built for the same work, and against itself: one experiment a question,
+// one table an experiment. Both sides of a ratio are measured in the same run, in turn, for several rounds.
+package versus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"spillway.dev/bench/measure"
+	"spillway.dev/bench/stand"
+)
+
+// Bench is what all experiments need.
+type Bench struct {
+	// Binary is bin/spillway.
+	Binary string
+	// Dir is where stands are made; empty: the system's directory for temporary files.
+	Dir string
+	// Quick makes every experiment short: it shows that they work, its figures mean little.
+	Quick bool
+	// Events of the table that insights are asked of; zero: 20 million, or 200 000 with Quick.
+	Events int
+	// Say is told what is being done.
+	Say func(format string, values ...any)
+}
+
+// Experiment answers one question.
+type Experiment struct {
+	Name string // in --only
+	What string
+	run  func(*Bench, context.Context) (*Table, error)
+}
+
+// Table is an experiment's answer.
+type Table struct {
+	Name, Title string
+	// How says what was done, in a few sentences.
+	How  string
+	Rows []Row
+	// Notes explain what stands in the rows.
+	Notes []string
+	Took  time.Duration
+}
+
+// Row is one figure against another.
+type Row struct {
+	What  string
+	Ours  string
+	Peer  string // what it is measured against, with its figure
+	Ratio measure.Series
+	// Goal is the bound of the ratio's median: at most if positive, at least if negative. Zero: none.
+	Goal float64
+}
+
+// Verdict says whether the goal is met.
+func (r *Row) Verdict() string {
+	m := r.Ratio.Median()
+	switch {
+	case r.Goal == 0 || m != m:
+		return ""
+	case r.Goal > 0 && m <= r.Goal || r.Goal < 0 && m >= -r.Goal:
+		return "met"
+	}
+	return "missed"
+}
+
+// Bound is the goal as people write it.
+func (r *Row) Bound() string {
+	switch {
+	case r.Goal > 0:
+		return fmt.Sprintf("≤ %s ×", measure.Number(r.Goal))
+	case r.Goal < 0:
+		return fmt.Sprintf("≥ %s ×", measure.Number(-r.Goal))
+	}
+	return "–"
+}
+
+// Experiments are all of them, in the order in which they are run.
+func Experiments() []Experiment {
+	return []Experiment{
+		{"redirect", "a recorded redirect against nginx's redirect from a map, CPU a request", (*Bench).redirect},
+		{"page", "a recorded profile page against nginx's file of the same bytes, CPU a request", (*Bench).page},
+		{"latency", "latency of redirects at 20, 50 and 80 % of capacity against nginx", (*Bench).latency},
+		{"outage", "redirects while the broker is away, and catching up afterwards", (*Bench).outage},
+		{"append", "an append to the journal against copying its bytes", (*Bench).appends},
+		{"viral", "one viral link against ten thousand links", (*Bench).viral},
+		{"memory", "memory of a redirector that knows many links against the links' own bytes", (*Bench).memory},
+		{"ingest", "Kafka to ClickHouse against ClickHouse's own Kafka engine and against ready-made blocks", (*Bench).ingest},
+		{"disk", "bytes on disk an event against the gzip'd access log of the same visits", (*Bench).disk},
+		{"take", "taking a partition after a crash, of a small table and of one a hundred times larger", (*Bench).take},
+		{"freshness", "from a click to the creator's numbers under load", (*Bench).freshness},
+		{"insights", "a creator's numbers of a large table against one of a tenth", (*Bench).insights},
+	}
+}
+
+// Run runs one experiment.
+func (b *Bench) Run(ctx context.Context, e Experiment) (*Table, error) {
+	if runtime.NumCPU() < 2 {
+		return nil, errors.New("measuring needs two processors: one for the server, one for the load")
+	}
+	began := time.Now()
+	t, err := e.run(b, ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", e.Name, err)
+	}
+	t.Name, t.Took = e.Name, time.Since(began)
+	return t, nil
+}
+
+func (b *Bench) stand() (*stand.Stand, error) { return stand.New(b.Dir, b.Binary) }
+
+// pick returns the one, or with Quick the other.
+func pick[T any](b *Bench, whole, quick T) T {
+	if b.Quick {
+		return quick
+	}
+	return whole
+}
+
+// The processors: what is measured has one for itself, the load and the engines share the other.
+const (
+	server = 0
+	others = 1
+)
+
+func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
