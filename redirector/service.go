@@ -45,7 +45,7 @@ type Config struct {
 	Sync          time.Duration `name:"journal-sync" env:"SPILLWAY_JOURNAL_SYNC" default:"1s" help:"How often the journal is forced to the disk: the most that a power failure can take. Negative: when the kernel likes."`
 	Partitions    uint32        `name:"partitions" env:"SPILLWAY_PARTITIONS" default:"4" help:"Partitions of the topic that a stream is laid over; not more than the topic has."`
 	Run           uint32        `name:"partition-run" env:"SPILLWAY_PARTITION_RUN" default:"128" help:"Events in a row that go to the same partition."`
-	Compression   string        `name:"compression" env:"SPILLWAY_COMPRESSION" default:"lz4" enum:"none,lz4,zstd,snappy" help:"Compression of what is sent to Kafka."`
+	Compression   string        `name:"compression" env:"SPILLWAY_COMPRESSION" default:"snappy" enum:"none,lz4,zstd,snappy" help:"Compression of what is sent to Kafka."`
 	Snapshot      string        `name:"snapshot" env:"SPILLWAY_SNAPSHOT" placeholder:"FILE" help:"File that keeps known profiles and links over a restart. Empty: the journal's directory with .snapshot behind it. 'none': no file."`
 	CacheBytes    int64         `name:"cache-bytes" env:"SPILLWAY_CACHE_BYTES" default:"134217728" help:"Memory for known profiles and links, in bytes."`
 	LoadTimeout   time.Duration `name:"load-timeout" env:"SPILLWAY_LOAD_TIMEOUT" default:"1s" help:"How long a visitor waits for PostgreSQL to tell of an unseen profile or link."`

@@ -484,8 +484,9 @@ func (x *EventBatch) GetAnnouncement() *Announcement {
 	return nil
 }
 
-// What a stream says about itself in each of its partitions, every second and at its end. Everything is cumulative: the newest
-// announcement of a stream in a partition replaces the older ones.
+// What a stream says about itself in each of its partitions, every second and at its end. Everything is cumulative, and an older
+// announcement may arrive behind a newer one (a late request, a copy of the directory), so a reader keeps the highest of each
+// number, the union of the ranges, and `final` once it was said.
 type Announcement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When it was made, microseconds since the Unix epoch, UTC. Every event of the stream answered before is at or below `journaled`.
