@@ -22,27 +22,29 @@ func (c *Chaos) one(ctx context.Context, a *arena, section string, f *Fault, m M
 	if f.Rate > 0 {
 		rate = f.Rate
 	}
-	hold := f.hold(m)
-	at, length := 100*time.Millisecond, max(hold+1500*time.Millisecond, 2500*time.Millisecond)
-	switch m {
-	case Middle:
-		at, length = time.Second, hold+2300*time.Millisecond
-	case End:
-		at, length = 1700*time.Millisecond, 1800*time.Millisecond
+	hold := f.hold(m, c.config.Short)
+	// Visitors come so long before the fault, and after it. At the end, the last one comes just after it has struck.
+	at, after := 100*time.Millisecond, 1200*time.Millisecond
+	switch {
+	case m == Middle && c.config.Short:
+		at, after = 600*time.Millisecond, 600*time.Millisecond
+	case m == Middle:
+		at = time.Second
+	case m == End:
+		at = 1700 * time.Millisecond
 	}
 	var (
 		seen   *attempts
 		failed error
 		done   = make(chan struct{})
 	)
-	// Visitors come until the fault is over: strikes that take time take it from the hold.
 	coming, enough := context.WithCancel(ctx)
 	defer enough()
 	go func() {
 		defer close(done)
-		limit := length
-		if m != End {
-			limit = length + 2*time.Minute
+		limit := 10 * time.Minute // they come until the fault is over, however long that takes
+		if m == End {
+			limit = at + 100*time.Millisecond
 		}
 		seen, failed = a.load(coming, fmt.Sprintf("c%d", len(c.rows)), rate, limit)
 	}()
@@ -64,7 +66,7 @@ func (c *Chaos) one(ctx context.Context, a *arena, section string, f *Fault, m M
 	}
 	lasted := time.Since(struck)
 	if m != End {
-		if err := sleep(ctx, 1200*time.Millisecond); err != nil {
+		if err := sleep(ctx, after); err != nil {
 			return err
 		}
 		enough()

@@ -39,11 +39,12 @@ func allControls() []control {
 				}
 			}
 			return func(ctx context.Context) error {
-				if good == "" {
-					return nil // ingest heals it from Kafka
+				if good != "" {
+					if _, err := a.Ask(ctx, fill(good)); err != nil {
+						return err
+					}
 				}
-				_, err := a.Ask(ctx, fill(good))
-				return err
+				return restartIngests(a)(ctx) // who takes the partitions then heals them from Kafka
 			}, nil
 		}
 	}
@@ -75,7 +76,7 @@ func allControls() []control {
 				}
 				return change(-1), change(1)(ctx)
 			},
-			[]string{"1 numbers in PostgreSQL are not the table's"},
+			[]string{"1 numbers in PostgreSQL are not the table's", "the audit finds 1 counters that differ"},
 		},
 	}
 }
@@ -96,7 +97,10 @@ func (c *Chaos) controls(ctx context.Context, a *arena) error {
 		return nil
 	}
 	healers := []string{"ingest-1", "ingest-2", "rollup-1", "rollup-2"}
-	for _, k := range allControls() {
+	for i, k := range allControls() {
+		if c.config.Short && i > 1 {
+			break
+		}
 		r := row{section: "Negative controls", fault: "control: " + k.name, does: k.does, moment: "-", expected: "the oracle says: " + strings.Join(k.says, "; ")}
 		for _, name := range healers {
 			if err := a.process(name).Signal(stop); err != nil {
@@ -114,11 +118,11 @@ func (c *Chaos) controls(ctx context.Context, a *arena) error {
 				r.wrong = append(r.wrong, "the oracle does not say: "+says)
 			}
 		}
-		if undo != nil {
-			err = errors.Join(err, undo(ctx))
-		}
 		for _, name := range healers {
 			err = errors.Join(err, a.process(name).Signal(proceed))
+		}
+		if undo != nil {
+			err = errors.Join(err, undo(ctx))
 		}
 		if err != nil {
 			r.wrong = append(r.wrong, err.Error())

@@ -65,8 +65,8 @@ type Fault struct {
 }
 
 // hold returns how long the fault lasts at that moment.
-func (f *Fault) hold(m Moment) time.Duration {
-	if m == Middle && f.Longest > 0 {
+func (f *Fault) hold(m Moment, short bool) time.Duration {
+	if m == Middle && f.Longest > 0 && !short {
 		return f.Longest
 	}
 	return f.Hold

@@ -42,8 +42,8 @@ func dataFaults() []Fault {
 			on:     damaged, Touches: []string{"clickhouse", "ingest-1", "ingest-2"}, strike: restoreClickHouse,
 		},
 		{
-			Name: "rows deleted from ClickHouse", Does: "Every seventh row of the last seconds is deleted behind everybody's back.",
-			Expect: "The streams have holes now; they heal from Kafka by themselves.",
+			Name: "rows deleted from ClickHouse", Does: "Every seventh row of the last seconds is deleted behind everybody's back; the ingests are started again.",
+			Expect: "Who takes a partition next finds the holes, and heals them from Kafka.",
 			on:     damaged, Touches: []string{"clickhouse"}, strike: deleteRows,
 		},
 	}
@@ -240,5 +240,21 @@ func restoreClickHouse(ctx context.Context, a *arena) (func(context.Context) err
 
 func deleteRows(ctx context.Context, a *arena) (func(context.Context) error, error) {
 	_, err := a.Ask(ctx, "ALTER TABLE spillway.events DELETE WHERE time > now64(6) - 3 AND sequence % 7 = 0 SETTINGS mutations_sync = 2")
-	return healed, err
+	return restartIngests(a), err
+}
+
+// restartIngests returns what makes both ingests read again what the table has.
+func restartIngests(a *arena) func(context.Context) error {
+	return func(ctx context.Context) error {
+		for _, name := range []string{"ingest-1", "ingest-2"} {
+			start, err := terminate(name)(ctx, a)
+			if err == nil {
+				err = start(ctx)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }

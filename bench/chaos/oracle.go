@@ -17,14 +17,16 @@ import (
 // verdict is what became of the visits of one load, by the load's own ledger against the table, by PostgreSQL against the table, and
 // by the audit.
 type verdict struct {
-	Answered int // attempts that were answered: each must be in the table once
-	Open     int // attempts without an answer: each may be in the table once
-	Stored   int // of the answered, those that are there
-	Lost     int // of the answered, those that are not
-	Doubled  int // rows beyond the first of any attempt
-	Alien    int // rows with a marker of this load that was never sent, or of which no byte was
-	Differs  int // numbers in PostgreSQL that are not the table's
+	Answered int       // attempts that were answered: each must be in the table once
+	Open     int       // attempts without an answer: each may be in the table once
+	Stored   int       // of the answered, those that are there
+	Lost     int       // of the answered, those that are not
+	Doubled  int       // rows beyond the first of any attempt
+	Last     time.Time // when the last answered attempt was sent
+	Alien    int       // rows with a marker of this load that was never sent, or of which no byte was
+	Differs  int       // numbers in PostgreSQL that are not the table's
 	Audit    audit
+	Scarred  bool // an earlier fault destroyed data: the audit cannot be clean any more
 	// Elsewise counts the attempts that did not get what they were for, by target and status ("unsent", "no answer").
 	Elsewise map[string]int
 }
@@ -41,6 +43,8 @@ type audit struct {
 		Missing   int    `json:"missing"`
 		Doubled   int    `json:"doubled"`
 	} `json:"streams"`
+	CountersOff     int        `json:"counters_off"`
+	CompleteThrough *time.Time `json:"complete_through"`
 	// Clean is whether it exited with 0.
 	Clean bool `json:"-"`
 }
@@ -82,6 +86,9 @@ func (a *arena) judge(ctx context.Context, seen *attempts, before audit) (verdic
 		case r.Answered():
 			sent[r.Marker] = must
 			v.Answered++
+			if r.Sent.After(v.Last) {
+				v.Last = r.Sent
+			}
 			return nil
 		case r.NotSent:
 			how = "unsent"
@@ -125,6 +132,7 @@ func (a *arena) judge(ctx context.Context, seen *attempts, before audit) (verdic
 		return v, err
 	}
 	v.Audit = now.minus(before)
+	v.Scarred = before.Missing+before.Dropped > 0
 	return v, nil
 }
 
@@ -186,6 +194,9 @@ func (v verdict) wrong(expected Loss) []string {
 	case None:
 		say(v.Lost != 0, "%d answered visits are not in the table", v.Lost)
 		say(named != 0, "the audit misses %d and %d were dropped", v.Audit.Missing, v.Audit.Dropped)
+		say(!v.Scarred && !v.Audit.Clean, "the audit did not exit with 0")
+		say(!v.Scarred && (v.Audit.CompleteThrough == nil || v.Audit.CompleteThrough.Before(v.Last)),
+			"complete_through is %v, before the last answered visit (%v)", v.Audit.CompleteThrough, v.Last.UTC())
 	case Named:
 		// A visit without an answer may have been journaled and destroyed with the others.
 		say(named < v.Lost || named > v.Lost+v.Open, "%d answered visits are lost, but the audit names %d", v.Lost, named)
@@ -195,6 +206,7 @@ func (v verdict) wrong(expected Loss) []string {
 	say(v.Doubled != 0, "%d visits are in the table twice", v.Doubled)
 	say(v.Alien != 0, "%d rows are of visits that nobody made", v.Alien)
 	say(v.Audit.Doubled != 0, "the audit finds %d doubled", v.Audit.Doubled)
+	say(v.Audit.CountersOff != 0, "the audit finds %d counters that differ", v.Audit.CountersOff)
 	say(v.Differs != 0, "%d numbers in PostgreSQL are not the table's", v.Differs)
 	return all
 }

@@ -34,6 +34,8 @@ type Options struct {
 	Connections int
 	// Duration is how long is asked; above zero, at most ten minutes.
 	Duration time.Duration
+	// Once ends a closed run when each request was sent once and answered; Duration is then the most that may take.
+	Once bool
 	// Rate of an open run's visitors, a second. They come independently of each other.
 	Rate float64
 	// Seed makes an open run's arrivals the same again.

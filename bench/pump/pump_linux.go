@@ -42,6 +42,7 @@ type pump struct {
 	waiting     []time.Time // visitors for whom no connection was free, when they came
 	busy        int
 	next        int // request
+	sent        int
 	address     syscall.Sockaddr
 }
 
@@ -171,7 +172,7 @@ func (p *pump) drive(ctx context.Context, began time.Time, open bool) error {
 	end := began.Add(p.Duration)
 	due := began
 	if !open {
-		for len(p.free) > 0 {
+		for len(p.free) > 0 && p.more() {
 			if err := p.ask(time.Now()); err != nil {
 				return err
 			}
@@ -180,7 +181,7 @@ func (p *pump) drive(ctx context.Context, began time.Time, open bool) error {
 	events := make([]syscall.EpollEvent, 256)
 	for ctx.Err() == nil {
 		now := time.Now()
-		over := !now.Before(end)
+		over := !now.Before(end) || !open && !p.more()
 		if open && !over {
 			for ; !due.After(now); due = due.Add(time.Duration(random.ExpFloat64() / p.Rate * float64(time.Second))) {
 				if len(p.free) == 0 {
@@ -232,6 +233,9 @@ func (p *pump) pause(until time.Duration, open bool) int {
 	return 10
 }
 
+// more says whether there is anything left to ask.
+func (p *pump) more() bool { return !p.Once || p.sent < len(p.Requests) }
+
 // ask sends the next request for a visitor who came at a time.
 func (p *pump) ask(came time.Time) error {
 	c := p.free[len(p.free)-1]
@@ -242,6 +246,7 @@ func (p *pump) ask(came time.Time) error {
 	}
 	c.asked, c.got, c.need = came, 0, 0
 	p.busy++
+	p.sent++
 	if n, err := syscall.Write(c.fd, request); err != nil || n < len(request) {
 		return fmt.Errorf("send a request: %d of %d bytes: %w", n, len(request), err)
 	}
@@ -295,7 +300,7 @@ func (p *pump) release(c *connection, open bool, end time.Time) error {
 		p.waiting = p.waiting[1:]
 		return p.ask(came)
 	case !open:
-		if now := time.Now(); now.Before(end) {
+		if now := time.Now(); now.Before(end) && p.more() {
 			return p.ask(now)
 		}
 	}

@@ -57,6 +57,16 @@ func TestClosedCountsEveryAnswer(t *testing.T) {
 	require.Equal(t, r.Answered, r.Waits.TotalCount())
 }
 
+func TestOnceSendsEachRequestOnce(t *testing.T) {
+	var asked atomic.Int64
+	requests := record(t)
+	r, err := Closed(t.Context(), Options{Address: server(t, 0, &asked), Requests: requests, Wanted: 302, Connections: 4, Once: true, Duration: 10 * time.Second, Processor: -1})
+	require.NoError(t, err)
+	require.NoError(t, r.Err())
+	require.EqualValues(t, len(requests), asked.Load())
+	require.Less(t, r.Took, 9*time.Second)
+}
+
 // TestOpenCountsFromTheArrival: one connection and a server that takes 20 ms can answer 50 a second; of 200 who come in half a
 // second the last waits for all before him.
 func TestOpenCountsFromTheArrival(t *testing.T) {

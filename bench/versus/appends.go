@@ -15,7 +15,7 @@ import (
 // appends runs the journal's own benchmark, which stands next to its code.
 func (b *Bench) appends(ctx context.Context) (*Table, error) {
 	root := filepath.Dir(filepath.Dir(b.Binary))
-	command := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkAppend$", "-benchtime", pick(b, "500ms", "50ms"),
+	command := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkAppend$", "-benchtime", pick(b, "500ms", "200ms"),
 		"-count", strconv.Itoa(pick(b, 7, 2)), "./journal")
 	command.Dir = filepath.Join(root, "redirector")
 	out, err := command.CombinedOutput()

@@ -88,10 +88,7 @@ func (b *Bench) learn(ctx context.Context, r *stand.Service, links int) error {
 			if len(requests) < chunk && i+1 < links {
 				continue
 			}
-			// As many as the loads can follow: each chunk's requests are sent once.
-			const rate = 25_000
-			res, err := pump.Open(ctx, pump.Options{Address: r.Listen, Requests: requests, Wanted: 302, Connections: 512, Rate: rate,
-				Duration: time.Duration(1.05 * float64(len(requests)) / rate * float64(time.Second)), Processor: -1})
+			res, err := pump.Closed(ctx, pump.Options{Address: r.Listen, Requests: requests, Wanted: 302, Connections: 512, Once: true, Duration: 5 * time.Minute, Processor: -1})
 			if err != nil {
 				return err
 			}
