@@ -45,6 +45,7 @@ type Known struct {
 	HeldBack []Holding  // what Through waits for, the longest waiting first
 	Silent   []Holding
 	Lost     []Holding
+	Doubled  uint64 // rows that are too many
 }
 
 // Options of the judgement. The zero value is usable.
@@ -76,6 +77,7 @@ const newborn = 2 * time.Second
 
 // gap is what a lane misses, or is told to have lost.
 type gap struct {
+	doubled uint64    // rows that are too many
 	missing uint64    // events that may still come
 	through time.Time // just before the first of them; zero: when the stream began
 	lost    []Holding // unreadable ranges
@@ -196,6 +198,7 @@ func (j judgement) stream(ctx context.Context, lanes []*stream.Lane, newest, hea
 				return time.Time{}, holding, err
 			}
 			known.Lost = append(known.Lost, g.lost...)
+			known.Doubled += g.doubled
 			if g.missing > 0 {
 				if g.through.IsZero() {
 					g.through = began

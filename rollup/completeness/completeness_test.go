@@ -53,6 +53,7 @@ func TestCompleteThrough(t *testing.T) {
 		heldBack []Holding
 		silent   int
 		lost     []Holding
+		doubled  uint64
 	}{
 		{name: "whole and running", build: func() { event(1, 0, 1, 5); event(1, 0, 2, 6); announce(1, 0, 2, 10) }, through: at(10)},
 		{name: "nothing yet but announced", build: func() { announce(1, 0, 0, 10) }, through: at(10)},
@@ -74,8 +75,8 @@ func TestCompleteThrough(t *testing.T) {
 			event(1, 0, 3, 7)
 			event(1, 0, 3, 7)
 			announce(1, 0, 3, 30)
-		}, through: just(at(5)), heldBack: []Holding{{Reason: "missing", Events: 1}}},
-		{name: "a double only", build: func() { event(1, 0, 1, 5); event(1, 0, 1, 5); announce(1, 0, 1, 30) }, through: at(30)},
+		}, through: just(at(5)), heldBack: []Holding{{Reason: "missing", Events: 1}}, doubled: 1},
+		{name: "a double only", build: func() { event(1, 0, 1, 5); event(1, 0, 1, 5); announce(1, 0, 1, 30) }, through: at(30), doubled: 1},
 		{name: "rows before an announcement", build: func() { event(1, 0, 1, 5); event(1, 0, 2, 8); announce(2, 0, 0, 10) }, through: just(at(8))},
 		{name: "one ended, one goes on", build: func() {
 			event(1, 0, 1, 5)
@@ -143,6 +144,7 @@ func TestCompleteThrough(t *testing.T) {
 			require.Equal(t, "0000000000000001", known.HeldBack[i].Stream, tc.name)
 			require.Equal(t, tc.through, known.HeldBack[i].Since.UTC(), tc.name)
 		}
+		require.Equal(t, tc.doubled, known.Doubled, tc.name)
 		require.Len(t, known.Silent, tc.silent, "%s: %+v", tc.name, known)
 		require.Len(t, known.Lost, len(tc.lost), "%s: %+v", tc.name, known)
 		for i, h := range tc.lost {

@@ -21,7 +21,7 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "spillway_rollup_streams", Help: "Streams that complete_through waits for (held_back), that fell silent, or that lost events, by state."}, []string{"state"}),
 		events: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "spillway_rollup_stream_events", Help: "Events that are missing and may still come, or lost: missing for good, dropped, unreadable."}, []string{"state"}),
+			Name: "spillway_rollup_stream_events", Help: "Events that are missing and may still come, or lost (missing for good, dropped, unreadable), and rows that are there twice."}, []string{"state"}),
 	}
 	age := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "spillway_rollup_complete_through_age_seconds", Help: "Age of complete_through; minus one while it is not known."}, func() float64 {
@@ -42,7 +42,7 @@ func (m *Metrics) published(k Known) {
 	if k.Through != nil {
 		m.through.Store(k.Through.UnixMicro())
 	}
-	events := map[string]uint64{"missing": 0, "lost_missing": 0, "lost_dropped": 0, "lost_unreadable": 0}
+	events := map[string]uint64{"doubled": k.Doubled, "missing": 0, "lost_missing": 0, "lost_dropped": 0, "lost_unreadable": 0}
 	for _, h := range k.HeldBack {
 		events["missing"] += h.Events
 	}

@@ -144,7 +144,7 @@ func readGap(ctx context.Context, t *table.Tables, l *stream.Lane) (gap, error) 
 	}
 	missing := l.Missing(d)
 	mayCome := missing.Minus(l.Announcement.Unreadable)
-	g := gap{missing: mayCome.Count()}
+	g := gap{doubled: d.Twice, missing: mayCome.Count()}
 	if len(mayCome) > 0 {
 		before, _, err := stream.Around(ctx, t, l.Name, mayCome[0].First, mayCome[0].Last)
 		if err != nil {

@@ -32,26 +32,27 @@ func Compare(ctx context.Context, t *table.Tables, pool *pgxpool.Pool, closed da
 		asked[i] = int64(id)
 	}
 	type key struct {
+		ofLink        bool
 		profile, link uint64
 		class         string
 	}
 	is, should := map[key]Numbers{}, map[key]Numbers{}
 	for of, n := range r.Profiles {
-		should[key{of.Profile, 0, of.Class.String()}] = n
+		should[key{false, of.Profile, 0, of.Class.String()}] = n
 	}
 	for l, clicks := range r.Links {
-		should[key{l.Profile, l.Link, l.Class.String()}] = Numbers{Clicks: clicks}
+		should[key{true, l.Profile, l.Link, l.Class.String()}] = Numbers{Clicks: clicks}
 	}
 	rows, err := pool.Query(ctx, `
-		SELECT profile_id, 0, class, views, clicks, page_clicks, unique_viewers, unique_clickers, unique_visitors FROM profile_counters WHERE profile_id = ANY($1)
-		UNION ALL SELECT profile_id, link_id, class, 0, clicks, 0, 0, 0, 0 FROM link_counters WHERE profile_id = ANY($1) AND link_id <> 0`, asked)
+		SELECT false, profile_id, 0, class, views, clicks, page_clicks, unique_viewers, unique_clickers, unique_visitors FROM profile_counters WHERE profile_id = ANY($1)
+		UNION ALL SELECT true, profile_id, link_id, class, 0, clicks, 0, 0, 0, 0 FROM link_counters WHERE profile_id = ANY($1)`, asked)
 	if err != nil {
 		return nil, fmt.Errorf("read counters: %w", err)
 	}
 	var profile, link int64
 	var k key
 	var n Numbers
-	_, err = pgx.ForEachRow(rows, []any{&profile, &link, &k.class, &n.Views, &n.Clicks, &n.PageClicks, &n.UniqueViewers, &n.UniqueClickers, &n.UniqueVisitors}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&k.ofLink, &profile, &link, &k.class, &n.Views, &n.Clicks, &n.PageClicks, &n.UniqueViewers, &n.UniqueClickers, &n.UniqueVisitors}, func() error {
 		k.profile, k.link = uint64(profile), uint64(link)
 		is[k] = n
 		return nil

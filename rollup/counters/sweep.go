@@ -73,7 +73,7 @@ func Profiles(ctx context.Context, t *table.Tables, pool *pgxpool.Pool, closed d
 }
 
 func daysProfiles(t *table.Tables, from uint64, condition string) string {
-	return fmt.Sprintf("SELECT DISTINCT profile_id FROM %s WHERE profile_id >= %d AND %s", t.All("days"), from, condition)
+	return fmt.Sprintf("SELECT DISTINCT profile_id FROM %s WHERE profile_id >= %d AND dimension = 'visitors' AND %s", t.All("days"), from, condition)
 }
 
 func openProfiles(t *table.Tables, closed day.Closed, from uint64) string {

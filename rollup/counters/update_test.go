@@ -2,6 +2,7 @@ package counters
 
 import (
 	"log/slog"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -156,29 +157,73 @@ func rows(t *testing.T, e *eventtest.Engines) (n int) {
 	return n
 }
 
-func TestKeptSumsAreBoundedAndRenewed(t *testing.T) {
+func TestKeptSumsFollowTheClosedDays(t *testing.T) {
 	e := eventtest.New(t)
-	at := noon().AddDate(0, 0, -5)
+	newest := table.DateOf(noon()) - 3
+	random := rand.New(rand.NewPCG(11, 12))
+	put := func(d table.Date, n int) {
+		var events []eventtest.Event
+		for range n {
+			v := eventtest.Event{Time: d.Time().Add(time.Hour), Profile: 1 + random.Uint64N(6), Visitor: random.Uint64N(9)}
+			if random.IntN(2) == 0 {
+				v.Link = 5
+			}
+			events = append(events, v)
+		}
+		e.Insert(events...)
+	}
+	for _, d := range []table.Date{newest - 60, newest - 30, newest - 12, newest - 9, newest - 8, newest - 3, newest - 1} {
+		put(d, 30)
+	}
 	c := newCloser(t, e, time.Now)
-	e.Insert(eventtest.Event{Time: at, Profile: 1, Visitor: 1}, eventtest.Event{Time: at, Profile: 2, Visitor: 1})
+	closeDay := func(d table.Date) {
+		t.Helper()
+		_, err := c.Close(t.Context(), d)
+		require.NoError(t, err)
+	}
 	require.NoError(t, c.Round(t.Context()))
 	var kept Kept
-	closed, err := day.ReadClosed(t.Context(), e.Tables)
-	require.NoError(t, err)
-	read := func() Reading {
-		r, err := Read(t.Context(), e.Tables, closed, &kept, []uint64{1, 2})
+	var all = []uint64{1, 2, 3, 4, 5, 6, 7}
+	same := func(ids []uint64) {
+		t.Helper()
+		closed, err := day.ReadClosed(t.Context(), e.Tables)
 		require.NoError(t, err)
-		return r
+		with, err := Read(t.Context(), e.Tables, closed, &kept, ids)
+		require.NoError(t, err)
+		without, err := Read(t.Context(), e.Tables, closed, nil, ids)
+		require.NoError(t, err)
+		require.Equal(t, without.Profiles, with.Profiles)
+		require.Equal(t, without.Links, with.Links)
+		rows := 0
+		for _, p := range kept.profiles {
+			rows += p.rows()
+		}
+		require.Equal(t, rows, kept.rows)
 	}
-	require.EqualValues(t, 1, read().Profiles[Of{1, 1}].Views)
-	require.Len(t, kept.sums, 2)
-	// What is kept is used: the rows behind it may go.
-	e.Run("TRUNCATE TABLE " + e.Local("days"))
-	require.EqualValues(t, 1, read().Profiles[Of{1, 1}].Views)
-	// Until the day is closed again.
-	later := closed.Days[table.DateOf(at)]
-	later.At = later.At.Add(time.Second)
-	closed = day.Closed{Days: map[table.Date]day.Close{table.DateOf(at): later}}
-	closed.Sort()
-	require.Zero(t, read().Profiles[Of{1, 1}].Views)
+	same(all[:4])
+	same(all)
+	// What is kept is used: rows of old days may change behind its back.
+	read := kept.profiles[1]
+	same(all)
+	require.Same(t, read, kept.profiles[1])
+	put(newest-3, 5) // a recent day is closed again
+	closeDay(newest - 3)
+	same(all[2:])
+	require.Same(t, read, kept.profiles[1])
+	same(all)
+	for d := newest; d <= newest+2; d++ { // new days, and recent ones become old
+		put(d, 10)
+		closeDay(d)
+		same(all[d%3:])
+	}
+	same(all)
+	put(newest-30, 5) // an old one is closed again
+	closeDay(newest - 30)
+	same(all)
+	require.NotSame(t, read, kept.profiles[1])
+	put(newest-50, 5) // one that had no events until now
+	closeDay(newest - 50)
+	same(all)
+	e.Run("ALTER TABLE " + e.Local("closed_days") + " DELETE WHERE date = " + (newest - 60).Literal() + " SETTINGS mutations_sync = 2")
+	same(all)
 }

@@ -3,7 +3,6 @@ package day
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -96,6 +95,3 @@ func (c Closed) OpenCondition() string {
 
 // Dates returns the closed dates, sorted.
 func (c Closed) Dates() []table.Date { return slices.Clone(c.dates) }
-
-// Sort must be called after Days was filled by hand.
-func (c *Closed) Sort() { c.dates = slices.Sorted(maps.Keys(c.Days)) }
