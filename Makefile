@@ -16,7 +16,7 @@ export SPILLWAY_BIN := $(CURDIR)/bin/spillway
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: check
 check: # What everything below needs; says what to install
@@ -44,6 +44,39 @@ test: setup build generated ## Run every test: unit, integration on embedded eng
 race: setup build ## Run the tests of what is concurrent under the race detector
 	@command -v cc >/dev/null || { echo "a C compiler is missing, which Go's race detector needs: install gcc or clang" >&2; exit 1; }
 	CGO_ENABLED=1 go test -race -short -timeout 10m ./schemas/... ./service/... ./redirector/... ./ingest/...
+
+.PHONY: chaos
+chaos: setup build ## Break everything under load and write docs/reliability.md (some 25 minutes; root for the full disks)
+	go run ./bench/cmd/chaos --report docs/reliability.md
+
+.PHONY: chaos-short
+chaos-short: setup build ## The most telling faults only, in a minute and a half
+	go run ./bench/cmd/chaos --short
+
+.PHONY: test-kafka
+test-kafka: setup build ## The same against a real Apache Kafka of one and of three nodes, fetched through Maven
+	@command -v mvn >/dev/null && command -v java >/dev/null || { echo "Java 17 and Maven are missing: install openjdk-17-jre-headless and maven" >&2; exit 1; }
+	cd bench && go test -tags kafka -timeout 20m ./kafka/
+	go run ./bench/cmd/chaos --short --kafka 1
+	go run ./bench/cmd/chaos --short --kafka 3
+
+.PHONY: test-warehouse
+test-warehouse: setup build ## Read an export with pyarrow, DuckDB and polars and compare it row by row
+	cd rollup && go test -tags warehouse -timeout 15m ./export/
+
+.PHONY: bench
+bench: setup build ## Measure against nginx and ClickHouse's own Kafka engine and write docs/performance.md
+	go run ./bench/cmd/bench --out docs/performance.md
+
+.PHONY: audit
+audit: build ## Prove that every answered view and click of the running standalone is counted once
+	@bin/spillway audit
+
+.PHONY: fuzz
+fuzz: check ## Fuzz every decoder, half a minute each
+	@for m in $(MODULES); do (cd $$m && for f in $$(grep -rlE '^func Fuzz' --include=*_test.go . ); do \
+		for t in $$(grep -oE '^func Fuzz[A-Za-z0-9]*' $$f | cut -c6-); do \
+		echo "$$m/$$f $$t"; go test -run '^$$' -fuzz "^$$t$$" -fuzztime 30s ./$$(dirname $$f) || exit 1; done; done) || exit 1; done
 
 .PHONY: lint
 lint: check $(GOLANGCI) ## gofmt, go vet, staticcheck and more; known vulnerabilities where their database can be had
