@@ -6,6 +6,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/url"
@@ -55,8 +56,9 @@ type Cluster struct {
 	Ingests     []*Service
 	Rollups     []*Service
 	ProfileAPI  *Service
-	// API is the creators' API, with a token of scope admin.
-	API *creator.API
+	// API is the creators' API, with Token, which is of scope admin.
+	API   *creator.API
+	Token string
 	// ClickHouseURL and PostgresURL lead to the engines without any relay.
 	ClickHouseURL, PostgresURL string
 
@@ -267,15 +269,15 @@ func (c *Cluster) startServices(ctx context.Context) error {
 			return err
 		}
 	}
-	secret := "sw_" + strings.Repeat("chaos", 8)
+	c.Token = "sw_" + rand.Text()
 	pool, err := pgxpool.New(ctx, c.PostgresURL)
 	if err != nil {
 		return fmt.Errorf("make a token: %w", err)
 	}
 	defer pool.Close()
-	if _, err := account.EnsureAdminToken(ctx, pool, secret); err != nil {
+	if _, err := account.EnsureAdminToken(ctx, pool, c.Token); err != nil {
 		return err
 	}
-	c.API, err = creator.New("http://"+c.ProfileAPI.Listen, secret)
+	c.API, err = creator.New("http://"+c.ProfileAPI.Listen, c.Token)
 	return err
 }

@@ -2,8 +2,6 @@ package cluster
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -12,26 +10,11 @@ import (
 	"spillway.dev/bench/visit"
 )
 
-// binary is what `make build` made.
-func binary(t *testing.T) string {
-	if path := os.Getenv("SPILLWAY_BIN"); path != "" {
-		return path
-	}
-	path, err := filepath.Abs("../../bin/spillway")
-	require.NoError(t, err)
-	return path
-}
-
 func TestOneClickThroughEveryProcess(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	// PostgreSQL runs as another user where this is root, who may not pass through t.TempDir().
-	dir, err := os.MkdirTemp("", "spillway-cluster-")
+	c, err := StartForTest(ctx, t, Options{Redirectors: 2, Ingests: 2, Rollups: 2})
 	require.NoError(t, err)
-	defer os.RemoveAll(dir)
-	c, err := Start(ctx, Options{Binary: binary(t), Dir: dir, Redirectors: 2, Ingests: 2, Rollups: 2})
-	require.NoError(t, err)
-	defer c.Close()
 	profile, links, err := c.API.Numbered(ctx, "demo", 2)
 	require.NoError(t, err)
 	for _, r := range c.Redirectors {
