@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
@@ -69,7 +70,17 @@ type Service struct {
 	complete *completeness.Watch
 	expiry   *retention.Expiry
 	metrics  *metrics
+	judged   []judged // what was computed and is not yet told, the oldest first
 }
+
+// judged is what was known of the completeness of ClickHouse at one time.
+type judged struct {
+	known completeness.Known
+	at    time.Time
+}
+
+// hintDelay is how long it takes, with a margin, until there are hints of the events that are in ClickHouse.
+const hintDelay = 500 * time.Millisecond
 
 // New checks the configuration. It waits for no engine.
 func New(ctx context.Context, config Config, where engines.Addresses, log *slog.Logger, registry prometheus.Registerer, health *admin.Health) (_ *Service, err error) {
@@ -203,13 +214,14 @@ func (s *Service) count(ctx context.Context) error {
 	}
 }
 
-// round first asks up to when the events are complete in ClickHouse and only then brings the counters up to date, so that when it is
-// told, the counters have those events.
+// round first asks up to when the events are complete in ClickHouse and then brings the counters up to date by the hints. Ingest inserts
+// hints a moment after their events, so what is told is what was known that moment before: the counters have those events.
 func (s *Service) round(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	late := s.closer.Busy()
 	known, completeErr := s.complete.Compute(ctx)
+	computed := time.Now()
 	settled, err := s.updater.Round(ctx)
 	if err != nil {
 		return err
@@ -217,10 +229,15 @@ func (s *Service) round(ctx context.Context) error {
 	if completeErr != nil {
 		return completeErr
 	}
-	if late || !settled || s.closer.Busy() {
+	s.judged = append(s.judged, judged{known, computed})
+	ripe := func(j judged) bool { return j.at.Before(computed.Add(-hintDelay)) }
+	for len(s.judged) > 1 && ripe(s.judged[1]) {
+		s.judged = slices.Delete(s.judged, 0, 1) // the newest that can be told is enough
+	}
+	if !ripe(s.judged[0]) || late || !settled || s.closer.Busy() {
 		return nil // the counters lack something that ClickHouse has; what was told before still holds
 	}
-	return s.complete.Publish(ctx, known)
+	return s.complete.Publish(ctx, s.judged[0].known)
 }
 
 func (s *Service) close() {

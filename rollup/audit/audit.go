@@ -25,7 +25,8 @@ type Options struct {
 	// Deep computes every closed day again, breakdowns and visitors too, and reads every stream row by row. It takes as long as closing
 	// all days.
 	Deep bool
-	// Patience is how long a counter or closed day that differs is asked again: while events come in it may be about to be set. Zero: 5 s.
+	// Patience is how long what differs is asked again: while events come in, what was announced may be on its way, and a counter or a closed
+	// day about to be set. Zero: 5 s.
 	Patience time.Duration
 	// AcceptLost: events that are known to be lost for good, dropped or unreadable, are reported but do not count as findings.
 	AcceptLost bool
@@ -144,6 +145,10 @@ func (a *Auditor) streams(ctx context.Context, r *Report) error {
 		return err
 	}
 	r.CompleteThrough, r.HeldBack, r.Silent, r.Lost = known.Through, known.HeldBack, known.Silent, known.Lost
+	details, err := a.details(ctx, lanes)
+	if err != nil {
+		return err
+	}
 	var s *Stream
 	var partitions, final uint32
 	for i, l := range lanes {
@@ -170,13 +175,10 @@ func (a *Auditor) streams(ctx context.Context, r *Report) error {
 		s.Dropped = max(s.Dropped, n.Dropped) // each lane tells the stream's number
 		s.Journaled += l.Length()
 		s.Expired += l.Expired.Count()
-		if stored, whole := l.Stored(); whole && stored == l.Length() && !a.options.Deep {
-			s.Stored += stored
+		d, read := details[l]
+		if !read {
+			s.Stored += l.Length()
 			continue
-		}
-		d, err := stream.ReadDetail(ctx, a.tables, l)
-		if err != nil {
-			return err
 		}
 		missing := l.Missing(d)
 		s.Stored += d.Present.Count()
@@ -196,6 +198,34 @@ func (a *Auditor) streams(ctx context.Context, r *Report) error {
 		r.Expired += s.Expired
 	}
 	return nil
+}
+
+// details reads the rows of the lanes that are not whole, or of all in a deep audit. What is missing is asked for again: it was announced
+// before its rows were read, and may have been on its way. What was announced later does not count.
+func (a *Auditor) details(ctx context.Context, lanes []*stream.Lane) (map[*stream.Lane]stream.Detail, error) {
+	details := map[*stream.Lane]stream.Detail{}
+	var ask []*stream.Lane
+	for _, l := range lanes {
+		if stored, whole := l.Stored(); !whole || stored != l.Length() || a.options.Deep {
+			ask = append(ask, l)
+		}
+	}
+	_, err := settle(ctx, a.options.Patience, func() ([]*stream.Lane, error) {
+		var missing []*stream.Lane
+		for _, l := range ask {
+			d, err := stream.ReadDetail(ctx, a.tables, l)
+			if err != nil {
+				return nil, err
+			}
+			details[l] = d
+			if len(l.Missing(d).Minus(l.Announcement.Unreadable)) > 0 {
+				missing = append(missing, l)
+			}
+		}
+		ask = missing
+		return missing, nil
+	})
+	return details, err
 }
 
 func listed(list []Gap, partition uint32, ranges stream.Ranges) []Gap {

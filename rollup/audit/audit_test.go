@@ -116,6 +116,26 @@ func TestAHouseInOrder(t *testing.T) {
 	require.Contains(t, b.String(), "counted once")
 }
 
+func TestWhatIsOnItsWayIsNotMissing(t *testing.T) {
+	h := newHouse(t)
+	at := time.Now().UTC()
+	h.Announce(eventtest.Announcement{Stream: 1, Journaled: 3, Time: at, Began: at})
+	late := make(chan struct{})
+	go func() {
+		defer close(late)
+		time.Sleep(300 * time.Millisecond)
+		for n := range uint64(3) {
+			h.Insert(eventtest.Event{Stream: 1, Sequence: n + 1, Time: at, Profile: 1})
+		}
+		// More was announced meanwhile, which this audit does not ask for.
+		h.Announce(eventtest.Announcement{Stream: 1, Journaled: 9, Time: at, Began: at})
+	}()
+	r := h.audit(Options{Patience: 10 * time.Second})
+	<-late
+	require.Zero(t, r.Missing, "%+v", r.Streams)
+	require.EqualValues(t, 6, h.audit(Options{}).Missing)
+}
+
 func TestWhatIsOffIsFound(t *testing.T) {
 	h := newHouse(t)
 	events, days := h.Local("events"), h.Local("days")

@@ -86,8 +86,8 @@ type Detail struct {
 // Missing is what is known to have been journaled and is not there, what is unreadable included.
 func (l *Lane) Missing(d Detail) Ranges { return upTo(l.Length()).Minus(d.Present) }
 
-// Load returns all lanes, sorted by stream and partition. Announcements are read before the rows: what was announced is in Kafka behind
-// its events, so rows that are missing then are missing.
+// Load returns all lanes, sorted by stream and partition. Announcements are read before the rows, so what is not there then was announced
+// earlier: it is on its way or missing.
 func Load(ctx context.Context, t *table.Tables) ([]*Lane, error) {
 	all := lanes{}
 	if err := all.loadAnnouncements(ctx, t); err != nil {
