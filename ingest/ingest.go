@@ -84,6 +84,7 @@ type Ingest struct {
 	addresses     engines.Addresses
 	log           *slog.Logger
 	table         *table.Table
+	shards        *table.Shards
 	topic         *topic.Topic
 	letters       *deadletter.Box
 	announcements *announcements.Writer
@@ -111,6 +112,7 @@ func New(config Config, addresses engines.Addresses, log *slog.Logger, metrics p
 	if i.table, err = table.Open(addresses); err != nil {
 		return nil, err
 	}
+	i.shards = table.NewShards(i.table)
 	if i.topic, err = topic.Open(addresses.Topic, config.Group, config.FetchBytes, kafka...); err != nil {
 		return nil, errors.Join(err, i.Close())
 	}
@@ -121,7 +123,7 @@ func New(config Config, addresses engines.Addresses, log *slog.Logger, metrics p
 	i.hints = changed.New(i.table, log, metrics)
 	owners := owners{
 		parts: partition.Parts{
-			Table:         i.table,
+			Shards:        i.shards,
 			Fence:         fence.New(i.table, config.Linger),
 			Topic:         i.topic,
 			Blocks:        columns.NewPool(config.Blocks, rules, config.CacheBytes),
@@ -152,7 +154,7 @@ func (i *Ingest) Close() error {
 	if i.topic != nil {
 		i.topic.Close()
 	}
-	return i.table.Close()
+	return errors.Join(i.shards.Close(), i.table.Close())
 }
 
 // Ready says whether both engines answer.

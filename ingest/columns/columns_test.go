@@ -135,9 +135,9 @@ func TestADamagedBatchLeavesNothing(t *testing.T) {
 	}
 	for what, e := range map[string]event.Batch{
 		"a text where a number belongs":    damaged(1<<3|2, 0),
-		"a number where a text belongs":    damaged(9<<3|0, 1),
+		"a number where a text belongs":    damaged(9<<3, 1),
 		"a text that ends too late":        damaged(9<<3|2, 9),
-		"a number without an end":          damaged(1<<3|0, 0xFF),
+		"a number without an end":          damaged(1<<3, 0xFF),
 		"a fixed number that is too short": damaged(6<<3|1, 1),
 		"a field's tag without an end":     damaged(0x80),
 		"an unknown field without an end":  damaged(0xAA, 0x06, 9),

@@ -61,6 +61,9 @@ func New(t *table.Table, linger time.Duration) *Fence {
 	return &Fence{table: t, linger: linger}
 }
 
+// On returns the same fence through another node of the same cluster.
+func (f *Fence) On(node *table.Table) *Fence { return &Fence{table: node, linger: f.linger} }
+
 // Take writes a new term for a partition and returns it once it was answered. mine is the term that the caller held last, zero if
 // none, and healed says that the caller came to the end under it.
 //
@@ -121,7 +124,7 @@ func (f *Fence) Check(ctx context.Context, partition int32, held Term) error {
 func (f *Fence) current(ctx context.Context, partition int32) (Term, error) {
 	question := fmt.Sprintf("SELECT %s AS term FROM (SELECT toUInt32(%d) AS partition)", f.table.Layout.CurrentTerm(), partition)
 	var term uint64
-	err := f.ask(ctx, question, func(scan func(...any) error) error { return scan(&term) })
+	err := f.table.Each(ctx, question, func(scan func(...any) error) error { return scan(&term) })
 	if err != nil {
 		return 0, fmt.Errorf("read the term of partition %d: %w", partition, err)
 	}
@@ -175,7 +178,7 @@ func (f *Fence) Running(ctx context.Context, partition int32, but Term) ([]strin
 	question := fmt.Sprintf("SELECT DISTINCT Settings['log_comment'] AS tag FROM %s WHERE startsWith(tag, '%s') AND tag != '%s'",
 		f.processes(), f.prefix(partition), f.Tag(partition, but))
 	var tags []string
-	err := f.ask(ctx, question, func(scan func(...any) error) error {
+	err := f.table.Each(ctx, question, func(scan func(...any) error) error {
 		var tag string
 		if err := scan(&tag); err != nil {
 			return err
@@ -198,23 +201,9 @@ func (f *Fence) processes() string {
 
 func (f *Fence) kill(ctx context.Context, tag string) error {
 	statement := "KILL QUERY " + f.table.Layout.OnCluster() + " WHERE Settings['log_comment'] = '" + strings.ReplaceAll(tag, "'", "") + "' ASYNC"
-	err := f.ask(ctx, statement, func(func(...any) error) error { return nil })
+	err := f.table.Each(ctx, statement, func(func(...any) error) error { return nil })
 	if err != nil {
 		return fmt.Errorf("kill an insert that lingers: %w", err)
 	}
 	return nil
-}
-
-func (f *Fence) ask(ctx context.Context, question string, row func(scan func(...any) error) error) error {
-	rows, err := f.table.Query(ctx, question)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := row(rows.Scan); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
 }

@@ -126,13 +126,13 @@ func TestHealingBeginsAnHourBeforeTheCommit(t *testing.T) {
 // A backup was restored: the rows are older than the commits. Nothing was announced, so only a rewind brings them back.
 func TestRewindBringsARestoredTableToTheLastEvent(t *testing.T) {
 	t.Parallel()
-	w, k := finished(t)
+	w, _ := finished(t)
 	w.lose("sequence > 4")
 	w.exec("TRUNCATE TABLE terms")
 	w.commit(topic.Commit{Position: topic.Position{Offset: 10, Epoch: -1, Time: time.Now().Add(time.Hour)}}) // as if it were older than an hour
 	options := quick()
 	options.Heal = time.Millisecond
-	k = w.worker(options)
+	k := w.worker(options)
 	o := k.start(0)
 	time.Sleep(200 * time.Millisecond)
 	require.NotEmpty(t, w.verdict())

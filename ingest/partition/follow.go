@@ -21,6 +21,7 @@ import (
 // following is the time between a take and the next doubt.
 type following struct {
 	*Owner
+	node
 	term    fence.Term
 	there   *presence.Partition
 	bounds  topic.Bounds // when it was taken
@@ -60,7 +61,7 @@ type mark struct {
 }
 
 // follow reads Kafka from a position, and inserts what is not there.
-func (o *Owner) follow(ctx context.Context, term fence.Term, there *presence.Partition, from topic.Position, bounds topic.Bounds) error {
+func (o *Owner) follow(ctx context.Context, at node, term fence.Term, there *presence.Partition, from topic.Position, bounds topic.Bounds) error {
 	reader, err := o.Topic.Read(o.partition, from)
 	if err != nil {
 		return doubtful(causeFetch, err)
@@ -69,7 +70,7 @@ func (o *Owner) follow(ctx context.Context, term fence.Term, there *presence.Par
 	letters := o.Letters.Sender(ctx)
 	defer letters.Close()
 	now := time.Now()
-	f := &following{Owner: o, term: term, there: there, bounds: bounds, whole: from.Offset <= bounds.Start, letters: letters, position: from, done: from, marked: -1, marks: now, looked: now, took: 2 * time.Millisecond}
+	f := &following{Owner: o, node: at, term: term, there: there, bounds: bounds, whole: from.Offset <= bounds.Start, letters: letters, position: from, done: from, marked: -1, marks: now, looked: now, took: 2 * time.Millisecond}
 	defer f.giveBack()
 	for {
 		if err := f.rewound(); err != nil {
@@ -234,7 +235,7 @@ func (f *following) look(ctx context.Context, now time.Time) error {
 	limited, cancel := context.WithTimeout(ctx, f.options.Look)
 	defer cancel()
 	if now.Sub(f.inserted) >= f.options.Look {
-		switch err := f.Fence.Check(limited, f.partition, f.term); {
+		switch err := f.fence.Check(limited, f.partition, f.term); {
 		case errors.Is(err, fence.ErrRefused):
 			return err
 		case errors.Is(err, fence.ErrNoTerm):

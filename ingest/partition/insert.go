@@ -95,10 +95,10 @@ func (f *following) send(ctx context.Context, block *columns.Block) error {
 	limited, cancel := f.patient(ctx)
 	defer cancel()
 	began := time.Now()
-	err = f.Table.Do(limited, table.Insert{
-		Statement: "INSERT INTO " + f.Table.Layout.Local("events") + " (" + strings.Join(block.Names(), ", ") + ") FORMAT Native",
+	err = f.table.Do(limited, table.Insert{
+		Statement: "INSERT INTO " + f.table.Layout.Local("events") + " (" + strings.Join(block.Names(), ", ") + ") FORMAT Native",
 		Body:      body,
-		Tag:       f.Fence.Tag(f.partition, f.term),
+		Tag:       f.fence.Tag(f.partition, f.term),
 	})
 	f.inserted = time.Now()
 	f.took = f.inserted.Sub(began)
@@ -124,7 +124,7 @@ func (f *following) patient(ctx context.Context) (context.Context, context.Cance
 // notInserted tells a refusal, which says who owns the partition, from a doubt.
 func (f *following) notInserted(ctx context.Context, err error) error {
 	if e, ok := errors.AsType[*table.Exception](err); ok && e.Code == table.ViolatedConstraint {
-		switch now := f.Fence.Check(ctx, f.partition, f.term); {
+		switch now := f.fence.Check(ctx, f.partition, f.term); {
 		case errors.Is(now, fence.ErrRefused):
 			return fmt.Errorf("%w: %w", now, err)
 		case errors.Is(now, fence.ErrNoTerm):

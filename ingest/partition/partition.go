@@ -110,7 +110,7 @@ func set[T int | time.Duration](option *T, standard T) {
 
 // Parts are what the owners of a process share.
 type Parts struct {
-	Table         *table.Table
+	Shards        *table.Shards
 	Fence         *fence.Fence
 	Topic         *topic.Topic
 	Blocks        *columns.Pool
@@ -138,8 +138,14 @@ type Owner struct {
 	doubts  int // since something was answered
 
 	// Steps 2 and 3, which tests replace to prove that they are needed.
-	wait func(context.Context, int32, fence.Term) error
-	load func(context.Context, int32) (*presence.Partition, error)
+	wait func(context.Context, node, fence.Term) error
+	load func(context.Context, node) (*presence.Partition, error)
+}
+
+// node is the ClickHouse node that the partition's rows are written through, which is the only one if there is no cluster.
+type node struct {
+	table *table.Table
+	fence *fence.Fence
 }
 
 // rewind is reading again from before the commit.
@@ -160,9 +166,11 @@ const (
 // New returns the owner-to-be of a partition.
 func New(partition int32, parts Parts, options Options) *Owner {
 	o := &Owner{Parts: parts, partition: partition, options: options.withDefaults(), log: parts.Log.With("partition", partition), asked: options.Rewind}
-	o.wait = o.Fence.Wait
-	o.load = func(ctx context.Context, partition int32) (*presence.Partition, error) {
-		return presence.Load(ctx, o.Table, partition)
+	o.wait = func(ctx context.Context, at node, held fence.Term) error {
+		return at.fence.Wait(ctx, o.partition, held)
+	}
+	o.load = func(ctx context.Context, at node) (*presence.Partition, error) {
+		return presence.Load(ctx, at.table, o.partition)
 	}
 	return o
 }
@@ -227,8 +235,13 @@ func (o *Owner) Run(ctx context.Context) error {
 // own takes the partition and works until ctx ends, there is a doubt, or it is refused.
 func (o *Owner) own(ctx context.Context) error {
 	began := time.Now()
+	pinned, err := o.Shards.Node(ctx, o.partition)
+	if err != nil {
+		return doubtful(causeClickHouse, err)
+	}
+	at := node{pinned, o.Fence.On(pinned)}
 	healed := o.rewind != nil && o.rewind.healed
-	term, err := o.Fence.Take(ctx, o.partition, o.mine, healed) // 1
+	term, err := at.fence.Take(ctx, o.partition, o.mine, healed) // 1
 	if err != nil {
 		return o.notTaken(err)
 	}
@@ -236,10 +249,10 @@ func (o *Owner) own(ctx context.Context) error {
 	if healed {
 		o.rewind = nil
 	}
-	if err := o.wait(ctx, o.partition, term); err != nil { // 2
+	if err := o.wait(ctx, at, term); err != nil { // 2
 		return o.notTaken(err)
 	}
-	there, err := o.load(ctx, o.partition) // 3
+	there, err := o.load(ctx, at) // 3
 	if err != nil {
 		return o.notTaken(err)
 	}
@@ -251,7 +264,7 @@ func (o *Owner) own(ctx context.Context) error {
 	o.Metrics.takeSeconds.Observe(time.Since(began).Seconds())
 	o.Metrics.owned.WithLabelValues(label(o.partition)).Set(1)
 	o.log.Info("took the partition", "offset", from.Offset, "end", bounds.End, "streams", there.Streams(), "holes", there.Holes(), "took", time.Since(began).Round(time.Millisecond))
-	return o.follow(ctx, term, there, from, bounds)
+	return o.follow(ctx, at, term, there, from, bounds)
 }
 
 func (o *Owner) notTaken(err error) error {

@@ -345,23 +345,23 @@ func TestNegativeControls(t *testing.T) {
 	}{
 		"no fence": {world: func(w *world) { w.exec("ALTER TABLE events DROP CONSTRAINT fence") }},
 		"no waiting for running inserts": {owner: func(o *Owner) {
-			o.wait = func(context.Context, int32, fence.Term) error { return nil }
+			o.wait = func(context.Context, node, fence.Term) error { return nil }
 		}},
 		"the table read before the wait": {owner: func(o *Owner) {
 			wait, load := o.wait, o.load
 			var early *presence.Partition
-			o.wait = func(ctx context.Context, partition int32, term fence.Term) (err error) {
-				if early, err = load(ctx, partition); err != nil {
+			o.wait = func(ctx context.Context, at node, term fence.Term) (err error) {
+				if early, err = load(ctx, at); err != nil {
 					return err
 				}
-				return wait(ctx, partition, term)
+				return wait(ctx, at, term)
 			}
-			o.load = func(context.Context, int32) (*presence.Partition, error) { return early, nil }
+			o.load = func(context.Context, node) (*presence.Partition, error) { return early, nil }
 		}},
 		"holes taken for present": {owner: func(o *Owner) {
 			load := o.load
-			o.load = func(ctx context.Context, partition int32) (*presence.Partition, error) {
-				there, err := load(ctx, partition)
+			o.load = func(ctx context.Context, at node) (*presence.Partition, error) {
+				there, err := load(ctx, at)
 				for id := uint64(1); err == nil && id <= mostStreams; id++ {
 					if highest := there.Stream(id).Highest(); highest > 0 {
 						there.Stream(id).Add(1, highest)

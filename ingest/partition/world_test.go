@@ -144,7 +144,7 @@ func (w *world) worker(options Options) *worker {
 	done := make(chan error, 1)
 	go func() { done <- writer.Run(ctx) }()
 	w.t.Cleanup(func() { cancel(); <-done })
-	k.parts = Parts{Table: tbl, Fence: fence.New(tbl, 100*time.Millisecond), Topic: of, Blocks: columns.NewPool(2, w.rules, 1<<20), Announcements: writer,
+	k.parts = Parts{Shards: table.NewShards(tbl), Fence: fence.New(tbl, 100*time.Millisecond), Topic: of, Blocks: columns.NewPool(2, w.rules, 1<<20), Announcements: writer,
 		Hints: changed.New(tbl, w.log, k.metrics), Letters: letters, Metrics: NewMetrics(k.metrics), Log: w.log, Commit: k.commit}
 	return k
 }

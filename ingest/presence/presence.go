@@ -140,7 +140,7 @@ func (l *loader) sync(ctx context.Context) error {
 	if l.table.Layout.Cluster == "" {
 		return nil
 	}
-	return l.each(ctx, "SYSTEM SYNC REPLICA "+l.table.Layout.OnCluster()+" "+l.table.Layout.Local("events"), func(func(...any) error) error { return nil })
+	return l.table.Each(ctx, "SYSTEM SYNC REPLICA "+l.table.Layout.OnCluster()+" "+l.table.Layout.Local("events"), func(func(...any) error) error { return nil })
 }
 
 // counts reads the projection "streams": a row a stream, not an event. A set of different numbers that has as many members as lie
@@ -148,7 +148,7 @@ func (l *loader) sync(ctx context.Context) error {
 func (l *loader) counts(ctx context.Context) error {
 	question := `SELECT stream, count() AS n, min(sequence) AS least, max(sequence) AS greatest, sum(sequence) AS total, sum(sequence * sequence) AS squares
 FROM ` + l.table.Layout.All("events") + ` WHERE partition = ` + fmt.Sprint(l.partition) + ` GROUP BY partition, stream`
-	return l.each(ctx, question, func(scan func(...any) error) error {
+	return l.table.Each(ctx, question, func(scan func(...any) error) error {
 		var id, n, least, greatest, total, squares uint64
 		if err := scan(&id, &n, &least, &greatest, &total, &squares); err != nil {
 			return err
@@ -214,7 +214,7 @@ GROUP BY stream, run ORDER BY stream, first`
 }
 
 func (l *loader) ranges(ctx context.Context, question string) error {
-	return l.each(ctx, question, func(scan func(...any) error) error {
+	return l.table.Each(ctx, question, func(scan func(...any) error) error {
 		var id, first, last uint64
 		if err := scan(&id, &first, &last); err != nil {
 			return err
@@ -227,7 +227,7 @@ func (l *loader) ranges(ctx context.Context, question string) error {
 // expired adds what was there in the months whose raw events are gone: 1 … highest but the holes that were recorded.
 func (l *loader) expired(ctx context.Context) error {
 	question := `SELECT stream, highest, holes FROM ` + l.table.Layout.All("expired_streams") + ` FINAL WHERE partition = ` + fmt.Sprint(l.partition)
-	return l.each(ctx, question, func(scan func(...any) error) error {
+	return l.table.Each(ctx, question, func(scan func(...any) error) error {
 		var (
 			id, highest uint64
 			holes       [][]any
@@ -257,7 +257,7 @@ func (l *loader) expired(ctx context.Context) error {
 func (l *loader) announcements(ctx context.Context) error {
 	question := `SELECT stream, max(journaled) AS journaled, groupUniqArrayArray(unreadable) AS unreadable
 FROM ` + l.table.Layout.All("announcements") + ` WHERE partition = ` + fmt.Sprint(l.partition) + ` GROUP BY stream`
-	return l.each(ctx, question, func(scan func(...any) error) error {
+	return l.table.Each(ctx, question, func(scan func(...any) error) error {
 		var (
 			id, journaled uint64
 			unreadable    [][]any
@@ -288,18 +288,4 @@ func rangeOf(tuple []any) (Range, error) {
 		}
 	}
 	return Range{}, fmt.Errorf("a range of sequences is %v", tuple)
-}
-
-func (l *loader) each(ctx context.Context, question string, row func(scan func(...any) error) error) error {
-	rows, err := l.table.Query(ctx, question)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := row(rows.Scan); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
 }

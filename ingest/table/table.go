@@ -33,11 +33,15 @@ import (
 type Table struct {
 	Layout schema.Layout
 
-	client   *http.Client
-	endpoint url.URL
-	user     string
-	password string
-	conn     driver.Conn
+	client    *http.Client
+	endpoint  url.URL
+	user      string
+	password  string
+	more      map[string]string // settings of CLICKHOUSE_URL
+	conn      driver.Conn
+	addresses engines.Addresses // and what else is needed to open another node
+	query     string
+	userinfo  *url.Userinfo
 }
 
 // Open returns the table at CLICKHOUSE_URL. It does not wait for the server: the first statement says when it is away.
@@ -58,11 +62,17 @@ func Open(addresses engines.Addresses) (*Table, error) {
 	}
 	t := &Table{Layout: layout, conn: conn, endpoint: url.URL{Scheme: endpoint.Scheme, Host: endpoint.Host, Path: "/"}}
 	t.user, t.password = options.Auth.Username, options.Auth.Password
+	t.addresses, t.query, t.userinfo = addresses, endpoint.RawQuery, endpoint.User
+	t.more = map[string]string{}
+	for name, value := range options.Settings {
+		t.more[name] = fmt.Sprint(value)
+	}
 	t.client = &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 			TLSHandshakeTimeout:   5 * time.Second,
+			TLSClientConfig:       options.TLS,
 			TLSNextProto:          map[string]func(string, *tls.Conn) http.RoundTripper{},
 			DisableCompression:    true,
 			MaxIdleConnsPerHost:   16,
@@ -91,6 +101,21 @@ func (t *Table) Ping(ctx context.Context) error {
 // Query asks a question. The caller reads and closes the rows.
 func (t *Table) Query(ctx context.Context, question string, arguments ...any) (driver.Rows, error) {
 	return t.conn.Query(ctx, question, arguments...)
+}
+
+// Each asks a question and calls row for each row of the answer, which reads it by scan.
+func (t *Table) Each(ctx context.Context, question string, row func(scan func(...any) error) error) error {
+	rows, err := t.conn.Query(ctx, question)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }
 
 // Exception is ClickHouse's own answer that a statement failed.
@@ -136,6 +161,9 @@ var settings = [...][2]string{
 // failed, of which it may still have done a part. Everything else wraps ErrNoAnswer.
 func (t *Table) Do(ctx context.Context, i Insert) error {
 	parameters := url.Values{"database": {t.Layout.Database}}
+	for name, value := range t.more {
+		parameters.Set(name, value)
+	}
 	for _, s := range settings {
 		parameters.Set(s[0], s[1])
 	}

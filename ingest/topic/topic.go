@@ -76,7 +76,7 @@ func (t *Topic) Close() { t.client.Close() }
 // Ping asks whether a broker is there.
 func (t *Topic) Ping(ctx context.Context) error {
 	if err := t.client.Ping(ctx); err != nil {
-		return fmt.Errorf("Kafka: %w", err)
+		return fmt.Errorf("ask a Kafka broker: %w", err)
 	}
 	return nil
 }
