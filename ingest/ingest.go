@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"runtime"
 	"time"
 
@@ -44,7 +45,7 @@ type Config struct {
 	Blocks        int           `name:"ingest-blocks" env:"SPILLWAY_INGEST_BLOCKS" default:"0" help:"Blocks of rows that are filled and inserted at a time; each takes up to 80 MB. 0: twice the number of CPUs."`
 	CacheBytes    int           `name:"ingest-cache" env:"SPILLWAY_INGEST_CACHE" default:"8388608" help:"Bytes of remembered user agents, for each block."`
 	FetchBytes    int32         `name:"ingest-fetch" env:"SPILLWAY_INGEST_FETCH" default:"2097152" help:"Bytes fetched at a time from a partition."`
-	RetentionDays int           `name:"ingest-retention-days" env:"SPILLWAY_RETENTION_DAYS" default:"400" help:"Days that raw events are kept. Events of an older month are set aside."`
+	RetentionDays int           `name:"ingest-retention-days" env:"SPILLWAY_RETENTION_DAYS" default:"400" help:"Days that raw events are kept. Events of an older month are set aside. 0: keep all."`
 	Session       time.Duration `name:"ingest-session" env:"SPILLWAY_INGEST_SESSION" default:"10s" help:"Silence after which the group takes an ingest for dead."`
 	Discover      time.Duration `name:"ingest-discover" env:"SPILLWAY_INGEST_DISCOVER" default:"30s" help:"How often is looked for partitions that were added to the topic."`
 }
@@ -53,6 +54,9 @@ type Config struct {
 func (c *Config) check() error {
 	if c.Group == "" {
 		c.Group = "spillway"
+	}
+	if c.RetentionDays == 0 {
+		c.RetentionDays = math.MaxUint16 // keep all: more days than a date of ClickHouse counts
 	}
 	if c.Blocks <= 0 {
 		c.Blocks = 2 * runtime.GOMAXPROCS(0)
