@@ -89,7 +89,7 @@ func shipped(t testing.TB, where engines.Addresses, want int) (events []*event.E
 	client, err := kgo.NewClient(kgo.SeedBrokers(where.Kafka...), kgo.ConsumeTopics(where.Topic))
 	require.NoError(t, err)
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for len(events) < want {
 		fetches := client.PollFetches(ctx)

@@ -60,8 +60,8 @@ func TestTwoRollupsKeepTheNumbersRight(t *testing.T) {
 		err := e.Pool.QueryRow(t.Context(), `SELECT views, clicks, unique_visitors, (SELECT complete_through FROM completeness) FROM profile_counters WHERE profile_id = 1 AND class = 'person'`).
 			Scan(&v, &c, &unique, &through)
 		return err == nil && v == views && c == clicks && unique == 10 && through != nil && through.Equal(announced.Truncate(time.Microsecond))
-	}, 20*time.Second, 50*time.Millisecond)
-	require.Eventually(t, func() bool { return e.Number("SELECT uniqExact(date) FROM "+e.Local("closed_days")) >= 7 }, 20*time.Second, 100*time.Millisecond)
+	}, time.Minute, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return e.Number("SELECT uniqExact(date) FROM "+e.Local("closed_days")) >= 7 }, time.Minute, 100*time.Millisecond)
 }
 
 func TestEnginesThatAreAwayAreWaitedFor(t *testing.T) {

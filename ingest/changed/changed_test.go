@@ -38,13 +38,13 @@ func TestHintsAreWrittenOnceAndLostWithoutHarm(t *testing.T) {
 	count := func() uint64 {
 		return tabletest.Number(t, tbl, "SELECT count() FROM changed WHERE date = '2024-10-04'")
 	}
-	require.Eventually(t, func() bool { return count() == 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return count() == 2 }, time.Minute, time.Millisecond)
 	proxy.Down(true)
 	h.Add(touched(3))
 	time.Sleep(150 * time.Millisecond)
 	proxy.Down(false)
 	h.Add(touched(4))
-	require.Eventually(t, func() bool { return count() == 3 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return count() == 3 }, time.Minute, time.Millisecond)
 	h.Add(touched(5))
 	cancel()
 	require.NoError(t, <-done)

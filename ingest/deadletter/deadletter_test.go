@@ -38,14 +38,14 @@ func TestLettersAreCountedWhenKafkaHasThem(t *testing.T) {
 	}
 	require.EqualValues(t, 3, s.Sent())
 	require.Zero(t, s.Acknowledged())
-	require.Eventually(t, func() bool { return s.Acknowledged() == 3 }, 15*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Acknowledged() == 3 }, time.Minute, time.Millisecond)
 
 	reader, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.ConsumeTopics("events.dead"))
 	require.NoError(t, err)
 	defer reader.Close()
 	seen := map[string]bool{}
 	for len(seen) < 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		fetches := reader.PollFetches(ctx)
 		cancel()
 		require.NoError(t, fetches.Err())

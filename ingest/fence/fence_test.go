@@ -90,7 +90,7 @@ func running(t *testing.T, f *fence.Fence) {
 		tags, err := f.Running(t.Context(), 0, 0)
 		require.NoError(t, err)
 		return len(tags) == 1
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 }
 
 func TestWaitReturnsWhenWhatWasCheckedBeforeHasEnded(t *testing.T) {
@@ -122,7 +122,7 @@ func TestWaitKillsWhatLingers(t *testing.T) {
 	running(t, f)
 	second, err := f.Take(t.Context(), 0, 0, false)
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	require.NoError(t, f.Wait(ctx, 0, second))
 	there := tabletest.Number(t, tbl, "SELECT count() FROM events")

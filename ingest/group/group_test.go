@@ -108,7 +108,7 @@ func shared(t *testing.T, partitions int, members ...*member) {
 			}
 		}
 		return total == partitions && len(all) == partitions
-	}, 15*time.Second, 5*time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 }
 
 func TestPartitionsAreSharedOut(t *testing.T) {
@@ -158,7 +158,7 @@ func TestARefusedOwnerComesBack(t *testing.T) {
 		return nil
 	})
 	shared(t, 1, m)
-	require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return refusals == 4 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return refusals == 4 }, time.Minute, time.Millisecond)
 }
 
 // A process that slept too long is thrown out of the group: its owners end, and it owns again what it is assigned anew.
@@ -172,7 +172,7 @@ func TestWhoIsThrownOutLetsGo(t *testing.T) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		return m.began[0] == 2 && m.began[1] == 2
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	shared(t, 2, m)
 }
 

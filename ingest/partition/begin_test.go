@@ -29,7 +29,7 @@ func (w *world) committed(offset int64) {
 		all, err := w.admin.FetchOffsets(context.Background(), w.group)
 		o, ok := all.Lookup(w.topicName, 0)
 		return err == nil && ok && o.Err == nil && o.At >= offset
-	}, 10*time.Second, 2*time.Millisecond)
+	}, time.Minute, 2*time.Millisecond)
 }
 
 // commit sets the group's commit for partition 0.
@@ -87,7 +87,7 @@ func TestHealingSurvivesItsHealer(t *testing.T) {
 	dying.parts.Topic, dying.parts.Commit = k.parts.Topic, func(int32, topic.Commit) {} // and its commits are lost
 	hang := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition, Count: -1})
 	o := dying.start(0)
-	require.Eventually(t, func() bool { return dying.rewinds(rewindStarted) > 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return dying.rewinds(rewindStarted) > 0 }, time.Minute, time.Millisecond)
 	require.NoError(t, o.end())
 	hang.Remove()
 	require.NotEmpty(t, w.verdict())
@@ -116,7 +116,7 @@ func TestHealingBeginsAnHourBeforeTheCommit(t *testing.T) {
 	o = again.start(0)
 	require.Eventually(t, func() bool {
 		return testutil.ToFloat64(again.parts.Metrics.takes.WithLabelValues("0")) == 2 // healing, and healed
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	time.Sleep(50 * time.Millisecond)
 	require.EqualValues(t, 3, testutil.ToFloat64(again.parts.Metrics.skipped))
 	require.Empty(t, w.verdict())
@@ -158,13 +158,13 @@ func TestWhatWasAnnouncedAndIsMissingIsReadAgain(t *testing.T) {
 	// What Kafka does not have either is not looked for: not by who has read all of Kafka, nor after a doubt.
 	w.produce(0, announce(1, 20))
 	missing := func() float64 { return testutil.ToFloat64(k.parts.Metrics.missing.WithLabelValues("0")) }
-	require.Eventually(t, func() bool { return missing() == 5 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return missing() == 5 }, time.Minute, time.Millisecond)
 	require.EqualValues(t, 1, k.rewinds(rewindMissing))
 	doubts := func() float64 { return testutil.ToFloat64(k.parts.Metrics.doubts.WithLabelValues(causeFetch)) }
 	doubt := func() {
 		before := doubts()
 		w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Partitions: []int32{0}, Topic: w.topicName})
-		require.Eventually(t, func() bool { return doubts() > before }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return doubts() > before }, time.Minute, time.Millisecond)
 	}
 	doubt()
 	time.Sleep(500 * time.Millisecond)
@@ -177,7 +177,7 @@ func TestWhatWasAnnouncedAndIsMissingIsReadAgain(t *testing.T) {
 	// It comes after all: nothing is missing any more.
 	w.click(0, 1, 16, 5)
 	w.exact()
-	require.Eventually(t, func() bool { return missing() == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return missing() == 0 }, time.Minute, time.Millisecond)
 	require.NoError(t, o.end())
 }
 
@@ -417,7 +417,7 @@ func TestRecordsThatCannotBeTakenInAreSetAside(t *testing.T) {
 	defer reader.Close()
 	reasons, values := map[string]string{}, map[string]string{}
 	for len(values) < 4 {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		fetches := reader.PollFetches(ctx)
 		cancel()
 		require.NoError(t, fetches.Err())

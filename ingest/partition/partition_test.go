@@ -48,7 +48,7 @@ func TestManyBelieveToOwnThePartition(t *testing.T) {
 		return faultproxy.Fate{}
 	})
 	first := zombie.start(0)
-	require.Eventually(t, func() bool { return held.Load() > 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return held.Load() > 0 }, time.Minute, time.Millisecond)
 	second := w.worker(quick()).start(0)
 	third := w.worker(quick()).start(0)
 	w.exact()

@@ -62,7 +62,7 @@ func TestTheKeyIsSharedAndFetchedOncePostgresIsThere(t *testing.T) {
 		go func() { done <- keys[i].Run(ctx) }()
 	}
 	door.Open(t)
-	require.Eventually(t, func() bool { return keys[0].key.Load() != nil && keys[1].key.Load() != nil }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return keys[0].key.Load() != nil && keys[1].key.Load() != nil }, time.Minute, 5*time.Millisecond)
 	require.Equal(t, *keys[0].key.Load(), *keys[1].key.Load())
 	require.Len(t, *keys[0].key.Load(), 32)
 	cancel()

@@ -29,10 +29,10 @@ func TestErrorsOfTheBroker(t *testing.T) {
 			id := j.Live().ID()
 			stop := start(t, j, options(c))
 			appendAll(t, j, 1, 200)
-			require.Eventually(t, func() bool { return j.Live().Acknowledged() == 200 }, 5*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return j.Live().Acknowledged() == 200 }, time.Minute, time.Millisecond)
 			fault := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Err: code, Count: 3})
 			appendAll(t, j, 201, 400)
-			require.Eventually(t, func() bool { return j.Live().Acknowledged() == 400 }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return j.Live().Acknowledged() == 400 }, time.Minute, time.Millisecond)
 			require.Positive(t, fault.Hits())
 			stop()
 			requireAll(t, consume(t, c), id, 400, true)
@@ -59,7 +59,7 @@ func TestLostRequestsAndLostAnswers(t *testing.T) {
 		appendAll(t, j, 100*i+1, 100*i+100)
 		time.Sleep(10 * time.Millisecond)
 	}
-	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 1000 }, 15*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 1000 }, time.Minute, time.Millisecond)
 	c.DropControl()
 	stop()
 	requireAll(t, consume(t, c), id, 1000, true)
@@ -78,7 +78,7 @@ func TestASlowBrokerDelaysNobody(t *testing.T) {
 	began := time.Now()
 	appendAll(t, j, 1, 3000)
 	require.Less(t, time.Since(began), 2*time.Second, "appending does not wait for Kafka")
-	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 3000 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 3000 }, time.Minute, time.Millisecond)
 	stop()
 	l := consume(t, c)
 	requireAll(t, l, id, 3000, true)
@@ -110,7 +110,7 @@ func TestBatchesThatAreTooLargeAreCut(t *testing.T) {
 	o := options(c)
 	o.Compression = "none"
 	stop := start(t, j, o)
-	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 8000 }, 15*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 8000 }, time.Minute, 5*time.Millisecond)
 	stop()
 	require.Greater(t, largest, 40_000, "or nothing was tested")
 	requireAll(t, consume(t, c), id, 8000, true)
@@ -145,11 +145,11 @@ func TestATopicWithFewerPartitionsIsReportedAndWaitedFor(t *testing.T) {
 	appendAll(t, j, 1, 100)
 	require.Eventually(t, func() bool {
 		return strings.Contains(said.String(), "fewer partitions than the stream was begun with; add partitions to the topic")
-	}, 5*time.Second, 5*time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 	require.Less(t, j.Live().Acknowledged(), uint64(100))
 	require.NoError(t, c.DeleteTopic(topic))
 	require.NoError(t, c.CreateTopic(topic, 4, nil))
-	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 100 }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 100 }, time.Minute, 5*time.Millisecond)
 	stop()
 	requireAll(t, consume(t, c), id, 100, true)
 }
@@ -162,11 +162,11 @@ func TestATopicThatIsMadeAgain(t *testing.T) {
 	o.StallTimeout = time.Second
 	stop := start(t, j, o)
 	appendAll(t, j, 1, 300)
-	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 300 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 300 }, time.Minute, time.Millisecond)
 	require.NoError(t, c.DeleteTopic(topic))
 	require.NoError(t, c.CreateTopic(topic, 3, nil))
 	appendAll(t, j, 301, 400)
-	require.Eventually(t, func() bool { return consume(t, c).count(id) == 400 }, 20*time.Second, 50*time.Millisecond,
+	require.Eventually(t, func() bool { return consume(t, c).count(id) == 400 }, time.Minute, 50*time.Millisecond,
 		"what was acknowledged and lost with the topic is sent again from the journal")
 	stop()
 	requireAll(t, consume(t, c), id, 400, true)
@@ -189,7 +189,7 @@ func TestABrokerThatLostItsLastRecords(t *testing.T) {
 		require.NoError(t, err)
 	}
 	acknowledged := func(n uint64) {
-		require.Eventually(t, func() bool { return j.Live().Acknowledged() >= n }, 15*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return j.Live().Acknowledged() >= n }, time.Minute, time.Millisecond)
 	}
 	appendAll(t, j, 1, 200)
 	acknowledged(200)
@@ -204,7 +204,7 @@ func TestABrokerThatLostItsLastRecords(t *testing.T) {
 	restart()
 	t.Cleanup(func() { c.Close() })
 	// Nothing is appended any more: the announcements alone must find it out.
-	require.Eventually(t, func() bool { return consume(t, c).count(id) == 400 }, 15*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return consume(t, c).count(id) == 400 }, time.Minute, 50*time.Millisecond)
 	appendAll(t, j, 401, 500)
 	acknowledged(500)
 	stop()
@@ -230,7 +230,7 @@ func TestAnEndWhileTheBrokerIsAway(t *testing.T) {
 	j = openJournal(t, dir)
 	require.Len(t, j.Streams(), 2)
 	stop = start(t, j, options(c))
-	require.Eventually(t, func() bool { return len(j.Streams()) == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(j.Streams()) == 1 }, time.Minute, time.Millisecond)
 	stop()
 	requireAll(t, consume(t, c), id, 100, true)
 }

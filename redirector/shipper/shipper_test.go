@@ -140,7 +140,7 @@ func records(t testing.TB, c *kfake.Cluster) []*kgo.Record {
 			ends[p.Partition] = p.HighWatermark
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var all []*kgo.Record
 	for len(ends) > 0 {
@@ -203,7 +203,7 @@ func TestEverythingArrivesInItsPlaceAndIsAnnounced(t *testing.T) {
 	o.Registerer = registry
 	stop := start(t, j, o)
 	appendAll(t, j, 1, 5000)
-	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 5000 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 5000 }, time.Minute, time.Millisecond)
 	problems, err := testutil.GatherAndLint(registry)
 	require.NoError(t, err)
 	require.Empty(t, problems)
@@ -225,11 +225,11 @@ func TestAClickOnAnIdleRedirectorIsSentAtOnce(t *testing.T) {
 	o.Linger, o.AnnounceInterval = 200*time.Millisecond, time.Hour
 	start(t, j, o)
 	appendAll(t, j, 1, 1)
-	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 1 }, time.Minute, time.Millisecond)
 	time.Sleep(250 * time.Millisecond)
 	began := time.Now()
 	appendAll(t, j, 2, 2)
-	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 2 }, 5*time.Second, 200*time.Microsecond)
+	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 2 }, time.Minute, 200*time.Microsecond)
 	require.Less(t, time.Since(began), 150*time.Millisecond)
 }
 
@@ -248,7 +248,7 @@ func TestTheBrokerMayBeAwayAtTheStart(t *testing.T) {
 	time.Sleep(300 * time.Millisecond)
 	require.Zero(t, j.Live().Acknowledged())
 	c := cluster(t, kfake.Ports(port))
-	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 500 }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 500 }, time.Minute, 5*time.Millisecond)
 	appendAll(t, j, 501, 600)
 	stop()
 	requireAll(t, consume(t, c), id, 600, true)
@@ -265,7 +265,7 @@ func TestTheTopicMayBeMissingAtTheStart(t *testing.T) {
 	time.Sleep(700 * time.Millisecond)
 	require.Zero(t, j.Live().Acknowledged())
 	require.NoError(t, c.CreateTopic(topic, 5, nil))
-	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 100 }, 15*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return j.Live().Acknowledged() == 100 }, time.Minute, 5*time.Millisecond)
 	stop()
 	requireAll(t, consume(t, c), id, 100, true)
 }
@@ -284,7 +284,7 @@ func TestWhatAnOlderStreamLeftIsShippedUnderItsOwnName(t *testing.T) {
 	ids = append(ids, j.Live().ID())
 	stop := start(t, j, options(c))
 	appendAll(t, j, 1, 1000)
-	require.Eventually(t, func() bool { return len(j.Streams()) == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(j.Streams()) == 1 }, time.Minute, time.Millisecond)
 	stop()
 	l := consume(t, c)
 	for _, id := range ids {
@@ -317,10 +317,10 @@ func TestAClockThatIsSetBack(t *testing.T) {
 	appendAll(t, j, 1, 100)
 	time.Sleep(100 * time.Millisecond) // a mark or two
 	back.Store(int64(time.Hour))
-	require.Eventually(t, func() bool { return j.Live().ID() != first }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return j.Live().ID() != first }, time.Minute, time.Millisecond)
 	second := j.Live().ID()
 	appendAll(t, j, 1, 50)
-	require.Eventually(t, func() bool { return len(j.Streams()) == 1 && j.Live().Acknowledged() == 50 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(j.Streams()) == 1 && j.Live().Acknowledged() == 50 }, time.Minute, time.Millisecond)
 	stop()
 	l := consume(t, c)
 	requireAll(t, l, first, 100, true)
@@ -353,16 +353,16 @@ func TestABacklogAndFreshClicksShareTheWay(t *testing.T) {
 	o := options(c)
 	o.Compression, o.BatchBytes, o.MaxInflight = "none", 8<<10, 200_000
 	stop := start(t, j, o)
-	require.Eventually(t, func() bool { return older.Acknowledged() > 1000 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return older.Acknowledged() > 1000 }, time.Minute, time.Millisecond)
 	slowest := time.Duration(0)
 	for i := range 5 {
 		began := time.Now()
 		appendAll(t, j, i+1, i+1)
-		require.Eventually(t, func() bool { return j.Live().Acknowledged() == uint64(i+1) }, 5*time.Second, 200*time.Microsecond)
+		require.Eventually(t, func() bool { return j.Live().Acknowledged() == uint64(i+1) }, time.Minute, 200*time.Microsecond)
 		slowest = max(slowest, time.Since(began))
 	}
 	require.Less(t, older.Acknowledged(), uint64(20_000), "or there was no backlog to wait behind")
 	require.Less(t, slowest, 400*time.Millisecond, "at 2 MB/s, 100 kB of the backlog are on the wire before it")
-	require.Eventually(t, func() bool { return len(j.Streams()) == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(j.Streams()) == 1 }, time.Minute, time.Millisecond)
 	stop()
 }

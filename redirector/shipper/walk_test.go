@@ -185,7 +185,7 @@ func (w *walk) judge() error {
 	w.end()
 	w.files = w.files.Kill()
 	w.open() // what did not make it in time is shipped by the next start
-	require.Eventually(w.t, func() bool { return len(w.j.Streams()) == 1 }, 20*time.Second, time.Millisecond, "older streams are not shipped")
+	require.Eventually(w.t, func() bool { return len(w.j.Streams()) == 1 }, time.Minute, time.Millisecond, "older streams are not shipped")
 	w.end()
 	l := consume(w.t, w.c)
 	for id, events := range w.events {

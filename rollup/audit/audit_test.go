@@ -62,7 +62,7 @@ func (h *house) roll() {
 		settled, err := h.updater.Round(h.t.Context())
 		require.NoError(h.t, err)
 		return settled
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 }
 
 func (h *house) audit(o Options) Report {

@@ -44,7 +44,7 @@ func TestASessionIsOneStatementAtATimeAndExpires(t *testing.T) {
 		status, _ := postPlain(s+"&log_comment=tag-session"+slowSettings, "SELECT sleepEachRow(0.1) FROM numbers(5)")
 		done <- status
 	}()
-	require.Eventually(t, func() bool { return running(t, "tag-session") == 1 }, 5*time.Second, 2*time.Millisecond)
+	require.Eventually(t, func() bool { return running(t, "tag-session") == 1 }, time.Minute, 2*time.Millisecond)
 	status, body := post(t, s, "SELECT 1")
 	require.Equal(t, 500, status)
 	require.Contains(t, body, "Code: 373.")
@@ -55,7 +55,7 @@ func TestASessionIsOneStatementAtATimeAndExpires(t *testing.T) {
 		time.Sleep(1200 * time.Millisecond)
 		status, body := post(t, s+"&session_check=1", "SELECT 1")
 		return status != 200 && strings.Contains(body, "Code: 372.")
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 }
 
 // A statement of a session that failed does not stay in system.processes, where KILL … SYNC would wait for it for ever.

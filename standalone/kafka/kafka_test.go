@@ -90,7 +90,7 @@ func TestARestartKeepsEverything(t *testing.T) {
 
 	produce(t, c, 3000, 3300)
 	seen := map[string]int{}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for len(seen) < 3300 {
 		fetches := c.PollFetches(ctx)
@@ -118,7 +118,7 @@ func TestRetentionBoundsTheLog(t *testing.T) {
 		first, ok := from.Lookup(topic, 0)
 		require.True(t, ok)
 		return first.Offset > 100
-	}, 20*time.Second, 100*time.Millisecond)
+	}, time.Minute, 100*time.Millisecond)
 }
 
 func TestWhatCannotStartSaysTheCureInOneLine(t *testing.T) {
@@ -152,7 +152,7 @@ func TestOtherClientsRead(t *testing.T) {
 		}
 		return
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, kcat, "-b", broker.Addr(), "-C", "-t", topic, "-o", "beginning", "-e", "-q").Output()
 	require.NoError(t, err)

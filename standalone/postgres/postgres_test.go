@@ -269,5 +269,5 @@ func TestTheServerEndsWithItsParent(t *testing.T) {
 			}
 		}
 		return true
-	}, 10*time.Second, 20*time.Millisecond)
+	}, time.Minute, 20*time.Millisecond)
 }
