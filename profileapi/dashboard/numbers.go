@@ -24,6 +24,7 @@ type numbers struct {
 	From, To string // dates of the free range's form
 	Hidden   []pair // what the form keeps
 	Span     string
+	Short    string // the range, in a word or two
 	Filters  []choice
 	Cards    []card
 	Through  string
@@ -266,6 +267,10 @@ func (n *numbers) choices(q request) {
 		n.Periods = append(n.Periods, choice{labels[p], q.with(n.base, func(v url.Values) { v.Set("range", string(p)); v.Del("from"); v.Del("to") }), p == q.period})
 	}
 	n.Custom = q.period == ""
+	n.Short = map[insight.Period]string{"": "in these days", insight.AllTime: "so far"}[q.period]
+	if n.Short == "" {
+		n.Short = "in " + labels[q.period]
+	}
 	n.From, n.To = q.ask.From.Format(time.DateOnly), q.ask.To.Add(-time.Second).Format(time.DateOnly)
 	for _, name := range []string{"filter", "count"} {
 		for _, value := range q.values[name] {
@@ -494,7 +499,7 @@ func (n *numbers) panels(r *insight.Report, q request) {
 		}
 		if views, clicks := b.Other.Of(q.classes); views+clicks > 0 {
 			p.Items = append(p.Items, item{Label: count(int64(b.Others), "other", "others"), Views: number(views), Clicks: number(clicks),
-				Share: int(min((views+clicks)*100/max(most, 1), 100)), Other: true})
+				Other: true})
 		}
 		// Panels of which nothing is known say nothing: they are left out, the first six not.
 		if known := len(p.Items) > 1 || len(p.Items) == 1 && b.Items[0].Value != ""; i < 6 || known {
