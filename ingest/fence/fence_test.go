@@ -133,17 +133,18 @@ func TestWaitKillsWhatLingers(t *testing.T) {
 func TestWaitGivesUpWhenThePartitionWasTaken(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.Open(t)
-	f := fence.New(tbl, 0)
+	f := fence.New(tbl, 50*time.Millisecond)
 	first, err := f.Take(t.Context(), 0, 0, false)
 	require.NoError(t, err)
-	done := slow(tbl, f, first, 2)
+	done := slow(tbl, fence.New(tbl, 0), first, 60)
 	running(t, f)
 	second, err := f.Take(t.Context(), 0, 0, false)
 	require.NoError(t, err)
-	_, err = f.Take(t.Context(), 0, 0, false)
+	third, err := f.Take(t.Context(), 0, 0, false)
 	require.NoError(t, err)
 	require.ErrorIs(t, f.Wait(t.Context(), 0, second), fence.ErrRefused)
-	<-done
+	require.NoError(t, f.Wait(t.Context(), 0, third))
+	require.Error(t, <-done, "it lingered, and was killed")
 }
 
 // What the protocol assumes of the engine: an insert is in system.processes before its term is checked …
