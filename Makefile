@@ -60,6 +60,16 @@ test-kafka: setup build ## The same against a real Apache Kafka of one and of th
 	go run ./bench/cmd/chaos --short --kafka 1
 	go run ./bench/cmd/chaos --short --kafka 3
 
+.PHONY: test-browser
+test-browser: setup build ## Look at the pages in a real browser, on a phone and on a desktop, with axe
+	@command -v chromium >/dev/null || { echo "Chromium is missing: install chromium (apt-get install chromium)" >&2; exit 1; }
+	cd profileapi && go test -tags browser -timeout 10m -count 1 ./browsertest/
+
+.PHONY: screenshots
+screenshots: setup build ## Draw the pages for docs/screenshots, light and dark, phone and desktop
+	@command -v chromium >/dev/null || { echo "Chromium is missing: install chromium (apt-get install chromium)" >&2; exit 1; }
+	go run ./profileapi/browsertest/screenshots
+
 .PHONY: test-warehouse
 test-warehouse: setup build ## Read an export with pyarrow, DuckDB and polars and compare it row by row
 	cd rollup && go test -tags warehouse -timeout 15m ./export/

@@ -1,3 +1,5 @@
+//go:build browser
+
 // Package browsertest looks at the pages as people do: in a browser, on a phone and on a desktop, while everything runs for real.
 package browsertest
 
