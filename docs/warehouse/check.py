@@ -4,6 +4,7 @@ What is compared with is not computed by the exporter's queries: ClickHouse's co
 """
 
 import json
+import logging
 import pathlib
 import re
 import sys
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
+from pyiceberg.table import StaticTable
 
 NAMES = {
     "events": ["stream", "partition", "sequence"],
@@ -182,6 +184,24 @@ def explain(got, want):
         print(f"  {name}, row {at}: {a[at].as_py()!r} instead of {b[at].as_py()!r}, types {a.type} and {b.type}")
 
 
+def iceberg(root, table, chain):
+    """Reads the Iceberg table over the files, if there is one, with pyiceberg."""
+    versions = sorted((root / "iceberg" / "spillway" / table / "metadata").glob("v*.metadata.json"), key=lambda p: int(p.name[1:].split(".")[0]))
+    files = [f for m in chain for f in m["files"] if f["table"] == table]
+    if not versions or not files:
+        return True
+    logging.getLogger("pyiceberg").setLevel(logging.ERROR)
+    schema = pq.read_schema(root / files[0]["path"])
+    keys = NAMES[table] + (["closed_at"] if table == "days" else [])
+    want = normal(pa.concat_tables([pq.read_table(root / f["path"], partitioning=None) for f in files]), schema, keys)
+    got = normal(StaticTable.from_metadata(str(versions[-1])).scan().to_arrow(), schema, keys)
+    same = got.equals(want)
+    print(f"{table}: pyiceberg: {got.num_rows} rows, {'each as in the files' if same else 'NOT as in the files'}")
+    if not same:
+        explain(got, want)
+    return same
+
+
 def recipes(root, rows):
     """Runs duckdb.md's statements on the export."""
     page = (pathlib.Path(__file__).parent / "duckdb.md").read_text()
@@ -202,6 +222,7 @@ def main():
     root, clickhouse = pathlib.Path(sys.argv[1]), ClickHouse(sys.argv[2])
     chain = manifests(root)
     good = [check(clickhouse, root, table, chain) for table in NAMES]
+    good += [iceberg(root, table, chain) for table in NAMES]
     tables = {f["table"] for m in chain for f in m["files"]}
     if tables == set(NAMES):
         good.append(recipes(root, sum(f["rows"] for m in chain for f in m["files"] if f["table"] == "events")))

@@ -16,6 +16,7 @@ type Config struct {
 	Every    time.Duration `name:"every" env:"SPILLWAY_EXPORT_EVERY" placeholder:"15m" help:"Go on, with a cut so often. Not given: export what is there, once, and end."`
 	Since    string        `name:"since" env:"SPILLWAY_EXPORT_SINCE" placeholder:"TIME" help:"Only events from this time on (2026-01-31 or 2026-01-31T12:00:00Z). Such an export needs a place of its own, and keeps its limits for ever."`
 	Until    string        `name:"until" env:"SPILLWAY_EXPORT_UNTIL" placeholder:"TIME" help:"Only events before this time. As with --since."`
+	Iceberg  bool          `name:"iceberg" env:"SPILLWAY_EXPORT_ICEBERG" help:"Also keep Apache Iceberg tables over the files, in the folder iceberg. Only where the files go to a directory."`
 	Hold     time.Duration `name:"hold" env:"SPILLWAY_EXPORT_HOLD" default:"24h" help:"How long events wait for a gap before them in their stream to be filled. What fills it later is in a later cut. 0: for ever."`
 	Events   uint64        `name:"cut-events" env:"SPILLWAY_EXPORT_CUT_EVENTS" default:"20000000" help:"Most events of one cut. A run that is killed goes on after the last cut."`
 	FileSize int64         `name:"file-bytes" env:"SPILLWAY_EXPORT_FILE_BYTES" default:"150000000" help:"Bytes at which a file is ended, if two thirds of that are left for another."`

@@ -7,6 +7,7 @@
 //	days/dt=2026-01-30/cut-….parquet                 closed days, by their own date
 //	states/000000000064-….json                       all that was published up to cut 64
 //	_SUCCESS                                         which manifest is the newest
+//	iceberg/spillway/events/metadata/…               Apache Iceberg tables over the same files, if asked for
 //
 // Nothing is remembered anywhere else: who finds the chain can go on with it, and two who do so at once do no harm.
 package export
@@ -25,6 +26,7 @@ import (
 
 	"spillway.dev/rollup/export/cut"
 	"spillway.dev/rollup/export/manifest"
+	"spillway.dev/rollup/export/opentable"
 	"spillway.dev/rollup/export/progress"
 	"spillway.dev/rollup/export/source"
 	"spillway.dev/rollup/export/store"
@@ -50,6 +52,7 @@ type Exporter struct {
 	source   *source.ClickHouse
 	store    store.Store
 	chain    manifest.Chain
+	open     *opentable.Tables // nil: none are kept
 	log      *slog.Logger
 	metrics  *metrics
 	progress *progress.Progress
@@ -79,14 +82,31 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 	if err != nil {
 		return nil, err
 	}
+	var open *opentable.Tables
+	if config.Iceberg {
+		if _, ok := to.(*store.Directory); !ok {
+			return nil, fmt.Errorf("Iceberg tables are kept in directories only, and %s is none: leave out --iceberg", to)
+		}
+		if open, err = opentable.Open(ctx, to.String(), log); err != nil {
+			return nil, fmt.Errorf("export to %s: %w", to, err)
+		}
+	}
 	if config.Every > 0 {
 		bar = nil
 	}
 	return &Exporter{
-		config: config, scope: scope, source: from, table: cut.Table{Source: from, Layout: layout},
+		open: open, config: config, scope: scope, source: from, table: cut.Table{Source: from, Layout: layout},
 		store: to, chain: manifest.Chain{Store: to}, log: log, metrics: newMetrics(registry), progress: progress.New(bar, "events"),
 		now: time.Now, plain: map[string]bool{}, winner: map[uint64]string{},
 	}, nil
+}
+
+// Close frees what the exporter holds. Run does so itself.
+func (e *Exporter) Close() {
+	_ = e.store.Close()
+	if e.open != nil {
+		_ = e.open.Close()
+	}
 }
 
 // Summary is what a run published.
@@ -115,7 +135,7 @@ func (s Summary) String() string {
 // Run exports what is there, or goes on until ctx ends if the configuration says how often. Stopped in the middle of a single
 // run it returns an error; what was published until then stays.
 func (e *Exporter) Run(ctx context.Context) error {
-	defer e.store.Close()
+	defer e.Close()
 	if e.config.Every == 0 {
 		summary, err := e.Once(ctx)
 		if err != nil {
@@ -166,6 +186,9 @@ func (e *Exporter) Once(ctx context.Context) (Summary, error) {
 		case err == nil && m == nil:
 			e.metrics.held.Set(float64(held))
 			e.metrics.checked.Set(float64(e.now().Unix()))
+			if e.open != nil {
+				return summary, e.open.Follow(ctx, &e.chain, e.state.Head)
+			}
 			return summary, nil
 		case err == nil:
 			failed = 0

@@ -82,13 +82,13 @@ func TestRunOnce(t *testing.T) {
 
 func TestConfigErrorsHaveACure(t *testing.T) {
 	for problem, change := range map[string]func(*Config){
-		"--to or SPILLWAY_EXPORT_TO":               func(c *Config) { c.To = "" },
-		"use a second or more":                     func(c *Config) { c.Every = time.Millisecond },
-		"use 0 (for ever) or more":                 func(c *Config) { c.Hold = -1 },
-		"use at most 200000000":                    func(c *Config) { c.Events = 1 << 40 },
-		"use 1 MB to 1 GB":                         func(c *Config) { c.FileSize = 10 },
-		"use a date (2026-01-31":                   func(c *Config) { c.Since = "yesterday" },
-		"is not before --until":                    func(c *Config) { c.Since, c.Until = "2026-01-02", "2026-01-02" },
+		"--to or SPILLWAY_EXPORT_TO": func(c *Config) { c.To = "" },
+		"use a second or more":       func(c *Config) { c.Every = time.Millisecond },
+		"use 0 (for ever) or more":   func(c *Config) { c.Hold = -1 },
+		"use at most 200000000":      func(c *Config) { c.Events = 1 << 40 },
+		"use 1 MB to 1 GB":           func(c *Config) { c.FileSize = 10 },
+		"use a date (2026-01-31":     func(c *Config) { c.Since = "yesterday" },
+		"is not before --until":      func(c *Config) { c.Since, c.Until = "2026-01-02", "2026-01-02" },
 	} {
 		config := Config{To: t.TempDir()}
 		change(&config)

@@ -20,10 +20,10 @@ func TestOtherReaders(t *testing.T) {
 	f.exec("INSERT INTO days SELECT toDate('2025-11-18'), number % 97, ['', 'country', 'visitors'][1 + number % 3], if(number % 3 = 1, toString(number), ''), 'click', 'person', number, 'qr', " +
 		"if(number % 3 = 0, toDateTime('2025-11-18 00:15:00', 'UTC') + (number % 96) * 900, toDateTime(0, 'UTC')), number, 3 FROM numbers(3000)")
 	f.exec("INSERT INTO closed_days VALUES ('2025-11-18', 9, '2025-11-20 01:02:03.456')")
-	f.once(root, func(c *Config) { c.Events = 100_000 })
+	f.once(root, func(c *Config) { c.Events, c.Iceberg = 100_000, true })
 	f.exec("INSERT INTO closed_days VALUES ('2025-11-18', 9, '2025-11-21 01:02:03.456')")
 	f.insert(streamB, 1, 20_001, 20_010, day0)
-	f.once(root)
+	f.once(root, func(c *Config) { c.Iceberg = true })
 	check := exec.Command("../../docs/warehouse/check", root, f.addresses.ClickHouse)
 	check.Stdout, check.Stderr = os.Stdout, os.Stderr
 	require.NoError(t, check.Run())
