@@ -68,7 +68,7 @@ test-browser: setup build ## Look at the pages in a real browser, on a phone and
 .PHONY: screenshots
 screenshots: setup build ## Draw the pages for docs/screenshots, light and dark, phone and desktop
 	@command -v chromium >/dev/null || { echo "Chromium is missing: install chromium (apt-get install chromium)" >&2; exit 1; }
-	go run ./profileapi/browsertest/screenshots
+	cd profileapi && go run ./browsertest/screenshots
 
 .PHONY: test-warehouse
 test-warehouse: setup build ## Read an export with pyarrow, DuckDB and polars and compare it row by row
