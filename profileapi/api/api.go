@@ -117,6 +117,9 @@ func New(o Options) (*API, error) {
 	a.registerAnnotations()
 	a.registerShares()
 	a.registerCodes()
+	if err := a.registerGraph(); err != nil {
+		return nil, err
+	}
 
 	var err error
 	if a.document, err = json.MarshalIndent(a.huma.OpenAPI(), "", "  "); err != nil {
