@@ -36,10 +36,7 @@ const handle = "chaos"
 
 // newArena starts a cluster in dir. Its file systems are small ones of their own where on says so.
 func newArena(ctx context.Context, dir, binary string, broker *kafka.Cluster, on ground, seed uint64) (_ *arena, err error) {
-	a := &arena{random: rand.New(rand.NewPCG(seed, uint64(on))), session: 3 * time.Second}
-	if broker != nil {
-		a.session = 6 * time.Second // the shortest that Apache Kafka allows
-	}
+	a := &arena{random: rand.New(rand.NewPCG(seed, uint64(on))), session: sessionOf(broker != nil)}
 	defer func() {
 		if err != nil {
 			a.close()
@@ -49,7 +46,11 @@ func newArena(ctx context.Context, dir, binary string, broker *kafka.Cluster, on
 		return nil, fmt.Errorf("make arena: %w", err)
 	}
 	if on == limited {
-		for name, megabytes := range map[string]int{"redirector-1": 16, "clickhouse": 768, "postgres": 384, "kafka": 128} {
+		sizes := map[string]int{"redirector-1": 16, "clickhouse": 768, "postgres": 384, "kafka": 128}
+		if broker != nil {
+			delete(sizes, "kafka") // is there already
+		}
+		for name, megabytes := range sizes {
 			mount := filepath.Join(dir, name)
 			if err := mountSmall(mount, megabytes); err != nil {
 				return nil, err

@@ -16,6 +16,9 @@ func (c *Chaos) one(ctx context.Context, a *arena, section string, f *Fault, m M
 	r := row{section: section, fault: f.Name, does: f.Does, moment: m.String(), expected: expectation(f)}
 	before, err := a.audit(ctx)
 	if err != nil {
+		r.wrong = append(r.wrong, err.Error())
+		c.add(r)
+		_, err := a.revive(ctx)
 		return err
 	}
 	rate := c.config.Rate
@@ -85,7 +88,15 @@ func (c *Chaos) one(ctx context.Context, a *arena, section string, f *Fault, m M
 		}
 	}
 	v, took, err := a.settle(ctx, seen, before, f.Loss, patience)
-	if err != nil {
+	// What ended meanwhile is started again for the next case.
+	late, reviving := a.revive(ctx)
+	for _, name := range late {
+		if f.on == limited {
+			continue
+		}
+		r.wrong = append(r.wrong, "ended by itself, after the fault: "+name)
+	}
+	if err = errors.Join(err, reviving); err != nil {
 		r.wrong = append(r.wrong, err.Error())
 	}
 	if ctx.Err() != nil {

@@ -16,7 +16,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"spillway.dev/bench/kafka"
@@ -36,6 +38,7 @@ type Config struct {
 	Seed   uint64        `name:"seed" default:"1" help:"The same seed brings the same visitors and the same random faults."`
 	// Kafka is the number of nodes of an Apache Kafka that is used in place of the embedded broker: 1 or 3; zero means the embedded one.
 	Kafka int    `name:"kafka" enum:"0,1,3" default:"0" help:"Nodes of an Apache Kafka to use in place of the embedded broker: 1 or 3."`
+	Lanes int    `name:"lanes" default:"2" help:"Clusters that are broken at the same time."`
 	Jars  string `name:"kafka-jars" default:"bench/kafka/jars" help:"Where Apache Kafka's jars are, or are fetched to with Maven."`
 }
 
@@ -48,10 +51,21 @@ type Chaos struct {
 	out    io.Writer
 	log    *slog.Logger
 	began  time.Time
-	rows   []row
-	random []string // what struck in the random part, and when
-	passed int
-	failed int
+
+	mu     sync.Mutex
+	rows   []row    // guarded by mu
+	random []string // guarded by mu; what struck in the random part, and when
+	passed int      // guarded by mu
+	failed int      // guarded by mu
+}
+
+// section is a part of the table, with a cluster of its own.
+type section struct {
+	name   string
+	on     ground
+	faults []Fault
+	random bool // faults strike at random at its end
+	spoilt bool // the negative controls are part of it
 }
 
 // row is one line of the table.
@@ -105,14 +119,7 @@ func (c *Chaos) Run(ctx context.Context) (err error) {
 			return fmt.Errorf("chaos: %w", err)
 		}
 	}
-	for _, g := range []struct {
-		on      ground
-		section string
-	}{{shared, "Processes, connections, topic and group"}, {limited, "Full disks"}, {damaged, "Destroyed data"}} {
-		if err := c.on(ctx, g.on, g.section, filepath.Join(dir, fmt.Sprint("arena", int(g.on)))); err != nil {
-			return fmt.Errorf("chaos: %w (data and logs are in %s)", err, dir)
-		}
-	}
+	failed := c.all(ctx, dir)
 	if c.config.Report != "" {
 		if err := c.report(); err != nil {
 			return fmt.Errorf("chaos: %w", err)
@@ -120,6 +127,8 @@ func (c *Chaos) Run(ctx context.Context) (err error) {
 	}
 	fmt.Fprintf(c.out, "%d passed, %d failed in %s\n", c.passed, c.failed, time.Since(c.began).Round(time.Second))
 	switch {
+	case failed != nil:
+		return fmt.Errorf("chaos: %w (data and logs are in %s)", failed, dir)
 	case c.failed > 0:
 		return fmt.Errorf("chaos: %w: %d of %d cases; data and logs are in %s", ErrFailed, c.failed, c.failed+c.passed, dir)
 	case c.passed == 0:
@@ -128,99 +137,157 @@ func (c *Chaos) Run(ctx context.Context) (err error) {
 	return nil
 }
 
-// chosen returns the faults of that ground that this run is for.
-func (c *Chaos) chosen(on ground, session time.Duration) []Fault {
-	var chosen []Fault
-	for _, f := range all(session) {
-		if f.on == on && (f.Short || !c.config.Short) && (len(c.config.Only) == 0 || c.named(f.Name)) {
-			chosen = append(chosen, f)
+// sections returns what this run is for.
+func (c *Chaos) sections() []section {
+	session := sessionOf(c.config.Kafka > 0)
+	var chosen []section
+	for _, s := range []section{
+		{name: "Processes", faults: processFaults(session)},
+		{name: "Connections", faults: wireFaults(session)},
+		{name: "Destroyed data", on: damaged, faults: dataFaults()},
+		{name: "Full disks", on: limited, faults: diskFaults()},
+		{name: "Topic and group", faults: kafkaFaults()},
+		{name: "At random", random: !c.config.Short && c.config.Random > 0 && c.named("random")},
+		{name: "Negative controls", spoilt: c.named("control")},
+	} {
+		s.faults = slices.DeleteFunc(s.faults, func(f Fault) bool { return c.config.Short && !f.Short || !c.named(f.Name) })
+		if len(s.faults) > 0 || s.random || s.spoilt {
+			chosen = append(chosen, s)
 		}
+	}
+	if c.config.Short && len(chosen) > 0 {
+		// One cluster for all: starting another one takes as long as two cases.
+		one := section{name: "Short", spoilt: c.named("control")}
+		for _, s := range chosen {
+			one.faults = append(one.faults, s.faults...)
+		}
+		return []section{one}
 	}
 	return chosen
 }
 
-func all(session time.Duration) []Fault {
+func everyFault(session time.Duration) []Fault {
 	return slices.Concat(processFaults(session), wireFaults(session), kafkaFaults(), diskFaults(), dataFaults())
 }
 
+// sessionOf is the silence after which the group takes an ingest for dead: the shortest that Apache Kafka allows, or less.
+func sessionOf(apache bool) time.Duration {
+	if apache {
+		return 6 * time.Second
+	}
+	return 3 * time.Second
+}
+
+// named says whether this run is for what has that name.
 func (c *Chaos) named(name string) bool {
 	for _, part := range c.config.Only {
 		if strings.Contains(name, part) {
 			return true
 		}
 	}
-	return false
+	return len(c.config.Only) == 0
 }
 
-// on runs all cases of one ground on a cluster of their own.
-func (c *Chaos) on(ctx context.Context, on ground, section, dir string) error {
-	session := 3 * time.Second
-	if c.config.Kafka > 0 {
-		session = 6 * time.Second
+// all runs the sections, some at a time.
+func (c *Chaos) all(ctx context.Context, dir string) error {
+	var (
+		wait  sync.WaitGroup
+		lanes = make(chan struct{}, max(c.config.Lanes, 1))
+		parts = c.sections()
+		errs  = make([]error, len(parts))
+	)
+	for i, s := range parts {
+		lanes <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-lanes }()
+			if errs[i] = c.section(ctx, s, filepath.Join(dir, "arena"+strconv.Itoa(i))); errs[i] != nil {
+				errs[i] = fmt.Errorf("%s: %w", s.name, errs[i])
+			}
+		})
 	}
-	faults := c.chosen(on, session)
-	controls := on == shared && (len(c.config.Only) == 0 || c.named("control"))
-	random := on == shared && !c.config.Short && c.config.Random > 0 && (len(c.config.Only) == 0 || c.named("random"))
-	if len(faults) == 0 && !controls && !random {
-		return nil
+	wait.Wait()
+	order := map[string]int{}
+	for i, s := range parts {
+		order[s.name] = i
 	}
-	if on == limited && os.Geteuid() != 0 {
-		for _, f := range faults {
-			c.add(row{section: section, fault: f.Name, does: f.Does, moment: "-", expected: expectation(&f), observed: "not run: needs root, who alone may mount small file systems",
-				wrong: []string{"not run: needs root"}})
+	slices.SortStableFunc(c.rows, func(a, b row) int { return order[a.section] - order[b.section] })
+	return errors.Join(errs...)
+}
+
+// section runs all cases of one section on a cluster of their own.
+func (c *Chaos) section(ctx context.Context, s section, dir string) error {
+	if s.on == limited && os.Geteuid() != 0 {
+		for _, f := range s.faults {
+			c.add(row{
+				section: s.name, fault: f.Name, does: f.Does, moment: "-", expected: expectation(&f),
+				observed: "not run", wrong: []string{"not run: needs root, who alone may mount small file systems"},
+			})
 		}
 		return nil
 	}
 	began := time.Now()
-	var broker *kafka.Cluster
-	if c.config.Kafka > 0 {
-		starter, err := process.NewStarter(filepath.Join(dir, "logs"))
-		if err != nil {
-			return err
-		}
-		data := filepath.Join(dir, "kafka")
-		if on == limited {
-			if err := mountSmall(data, 256); err != nil {
-				return err
-			}
-			defer unmount(data)
-		}
-		if broker, err = kafka.Start(ctx, starter, kafka.Config{Jars: c.config.Jars, Data: data, Nodes: c.config.Kafka}); err != nil {
-			return err
-		}
-		defer broker.Close()
+	broker, close, err := c.broker(ctx, s.on, dir)
+	if err != nil {
+		return err
 	}
-	a, err := newArena(ctx, dir, c.config.Binary, broker, on, c.config.Seed)
+	defer close()
+	a, err := newArena(ctx, dir, c.config.Binary, broker, s.on, c.config.Seed)
 	if err != nil {
 		return err
 	}
 	defer a.close()
-	c.log.Info("cluster is up", "for", section, "took", time.Since(began).Round(100*time.Millisecond), "logs", filepath.Join(dir, "logs"))
-	for i := range faults {
+	c.log.Info("cluster is up", "for", s.name, "took", time.Since(began).Round(100*time.Millisecond), "logs", filepath.Join(dir, "logs"))
+	for i := range s.faults {
 		for _, m := range []Moment{Begin, Middle, End} {
 			if (c.config.Short && m != Middle) || (c.config.Moment != "all" && c.config.Moment != "" && c.config.Moment != m.String()) {
 				continue
 			}
-			if err := c.one(ctx, a, section, &faults[i], m); err != nil {
+			if err := c.one(ctx, a, s.name, &s.faults[i], m); err != nil {
 				return err
 			}
 		}
 	}
-	if random {
-		if err := c.atRandom(ctx, a, session); err != nil {
+	if s.random {
+		if err := c.atRandom(ctx, a, s.name); err != nil {
 			return err
 		}
 	}
-	if controls {
-		if err := c.controls(ctx, a); err != nil {
+	if s.spoilt {
+		if err := c.controls(ctx, a, s.name); err != nil {
 			return err
 		}
 	}
-	return c.ending(ctx, a, section)
+	return c.ending(ctx, a, s.name)
+}
+
+// broker starts an Apache Kafka for a section, if this run is for one.
+func (c *Chaos) broker(ctx context.Context, on ground, dir string) (*kafka.Cluster, func(), error) {
+	if c.config.Kafka == 0 {
+		return nil, func() {}, nil
+	}
+	starter, err := process.NewStarter(filepath.Join(dir, "logs"))
+	if err != nil {
+		return nil, nil, err
+	}
+	data, release := filepath.Join(dir, "kafka"), func() {}
+	if on == limited {
+		if err := mountSmall(data, 256); err != nil {
+			return nil, nil, err
+		}
+		release = func() { unmount(data) }
+	}
+	cluster, err := kafka.Start(ctx, starter, kafka.Config{Jars: c.config.Jars, Data: data, Nodes: c.config.Kafka})
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
+	return cluster, func() { cluster.Close(); release() }, nil
 }
 
 // add notes a row and prints it.
 func (c *Chaos) add(r row) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.rows = append(c.rows, r)
 	mark := "ok  "
 	if len(r.wrong) > 0 {

@@ -82,7 +82,7 @@ func allControls() []control {
 }
 
 // controls shows that the oracle can say no. Whoever would heal the damage stands still until the oracle has spoken.
-func (c *Chaos) controls(ctx context.Context, a *arena) error {
+func (c *Chaos) controls(ctx context.Context, a *arena, section string) error {
 	before, err := a.audit(ctx)
 	if err != nil {
 		return err
@@ -93,7 +93,7 @@ func (c *Chaos) controls(ctx context.Context, a *arena) error {
 	}
 	v, _, err := a.settle(ctx, seen, before, None, patience)
 	if wrong := v.wrong(None); err != nil || len(wrong) > 0 {
-		c.add(row{section: "Negative controls", fault: "a good run first", moment: "-", expected: "nothing is wrong", wrong: append(wrong, fmt.Sprint(err))})
+		c.add(row{section: section, fault: "a good run first", moment: "-", expected: "nothing is wrong", wrong: append(wrong, fmt.Sprint(err))})
 		return nil
 	}
 	healers := []string{"ingest-1", "ingest-2", "rollup-1", "rollup-2"}
@@ -101,7 +101,7 @@ func (c *Chaos) controls(ctx context.Context, a *arena) error {
 		if c.config.Short && i > 1 {
 			break
 		}
-		r := row{section: "Negative controls", fault: "control: " + k.name, does: k.does, moment: "-", expected: "the oracle says: " + strings.Join(k.says, "; ")}
+		r := row{section: section, fault: "control: " + k.name, does: k.does, moment: "-", expected: "the oracle says: " + strings.Join(k.says, "; ")}
 		for _, name := range healers {
 			if err := a.process(name).Signal(stop); err != nil {
 				return err

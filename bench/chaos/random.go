@@ -13,9 +13,9 @@ import (
 
 // atRandom lets faults strike when and where chance wants, several at a time, on processes that have none yet; then all is healed,
 // and everything must be there.
-func (c *Chaos) atRandom(ctx context.Context, a *arena, session time.Duration) error {
+func (c *Chaos) atRandom(ctx context.Context, a *arena, section string) error {
 	r := row{
-		section: "At random", fault: fmt.Sprintf("random faults, seed %d", c.config.Seed), moment: "-",
+		section: section, fault: fmt.Sprintf("random faults, seed %d", c.config.Seed), moment: "-",
 		does:     fmt.Sprintf("Faults of the table strike for %s, up to three at a time.", c.config.Random),
 		expected: "each answered visit once; none refused",
 	}
@@ -24,7 +24,7 @@ func (c *Chaos) atRandom(ctx context.Context, a *arena, session time.Duration) e
 		return err
 	}
 	var faults []Fault
-	for _, f := range all(session) {
+	for _, f := range everyFault(a.session) {
 		if f.Random {
 			faults = append(faults, f)
 		}
@@ -36,6 +36,7 @@ func (c *Chaos) atRandom(ctx context.Context, a *arena, session time.Duration) e
 		mu       sync.Mutex
 		busy     = map[string]bool{}
 		troubles []string
+		struck   []string
 		wait     sync.WaitGroup
 		free     = make(chan struct{}, 3)
 	)
@@ -65,7 +66,7 @@ func (c *Chaos) atRandom(ctx context.Context, a *arena, session time.Duration) e
 			continue
 		}
 		free <- struct{}{}
-		c.random = append(c.random, fmt.Sprintf("%.1f s: %s for %.1f s", time.Since(began).Seconds(), f.Name, hold.Seconds()))
+		struck = append(struck, fmt.Sprintf("%.1f s: %s for %.1f s", time.Since(began).Seconds(), f.Name, hold.Seconds()))
 		wait.Go(func() {
 			heal, err := f.strike(ctx, a)
 			_ = sleep(ctx, hold)
@@ -84,6 +85,9 @@ func (c *Chaos) atRandom(ctx context.Context, a *arena, session time.Duration) e
 		})
 	}
 	wait.Wait()
+	c.mu.Lock()
+	c.random = struck
+	c.mu.Unlock()
 	lasted := time.Since(began)
 	if err := sleep(ctx, time.Second); err != nil {
 		return errors.New("interrupted")
@@ -107,7 +111,7 @@ func (c *Chaos) atRandom(ctx context.Context, a *arena, session time.Duration) e
 	if turned := seen.Refused + seen.Unanswered; turned > 0 {
 		r.wrong = append(r.wrong, fmt.Sprintf("%d visitors were turned away; attempts: %v", turned, v.Elsewise))
 	}
-	r.observed = fmt.Sprintf("%d faults; %s", len(c.random), observed(seen, v, lasted, took))
+	r.observed = fmt.Sprintf("%d faults; %s", len(struck), observed(seen, v, lasted, took))
 	if len(troubles) > 0 {
 		// One fault may take away what another needs, as a broker that poison is written to.
 		r.observed += fmt.Sprintf("; %d faults met another", len(troubles))

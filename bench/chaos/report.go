@@ -19,7 +19,7 @@ func (c *Chaos) report() error {
 	p("Two redirectors, two ingests, two rollups, one profileapi, %s, ClickHouse and PostgreSQL ran as processes of their own; %g visitors a second came, "+
 		"open loop, whether or not the ones before them had been answered. Each case is one fault at one moment of a load: as the first visitors come, in the middle, or as the last "+
 		"one has come. After each, the load generator's own ledger of answered visits was compared with ClickHouse row by row, PostgreSQL's counters with ClickHouse, "+
-		"and `spillway audit` was asked, which knows nothing of the ledger. \"Refused\" are visitors whom neither redirector gave what they wanted.\n\n", c.broker(), c.config.Rate)
+		"and `spillway audit` was asked, which knows nothing of the ledger. \"Refused\" are visitors whom neither redirector gave what they wanted.\n\n", c.brokerName(), c.config.Rate)
 	p("**%d cases as expected, %d not.** %s, %s; seed %d; on %s.\n\n", c.passed, c.failed,
 		c.began.UTC().Format("2006-01-02 15:04 UTC"), time.Since(c.began).Round(time.Second), c.config.Seed, machine())
 	p("To repeat it: `make chaos`, or one line of it: `go run ./bench/cmd/chaos%s --only \"FAULT\" --moment MOMENT`.\n", c.flags())
@@ -52,7 +52,7 @@ func (c *Chaos) report() error {
 	return nil
 }
 
-func (c *Chaos) broker() string {
+func (c *Chaos) brokerName() string {
 	switch c.config.Kafka {
 	case 1:
 		return "an Apache Kafka of one node"
