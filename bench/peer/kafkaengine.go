@@ -18,7 +18,7 @@ type KafkaEngine struct {
 	Consumers int
 }
 
-// Start lets rows flow into the database's table of events. Stop ends it.
+// Start lets rows flow into the database's table of events, until the engine ends: dropping a table of this kind can wait for its consumers for long.
 func (k KafkaEngine) Start(ctx context.Context, c *stand.Columns) error {
 	names, err := c.Ask(ctx, "SELECT arrayStringConcat(groupArray(name || ' ' || type), ', ') FROM system.columns WHERE database = '"+c.Database()+
 		"' AND table = 'events' FORMAT TSVRaw", nil)
@@ -31,9 +31,4 @@ func (k KafkaEngine) Start(ctx context.Context, c *stand.Columns) error {
 	return c.Do(ctx,
 		fmt.Sprintf("CREATE TABLE %s.queue (%s) ENGINE = Kafka SETTINGS %s", c.Database(), names, settings),
 		fmt.Sprintf("CREATE MATERIALIZED VIEW %[1]s.feed TO %[1]s.events AS SELECT * FROM %[1]s.queue", c.Database()))
-}
-
-// Stop ends what Start began.
-func (KafkaEngine) Stop(ctx context.Context, c *stand.Columns) error {
-	return c.Do(ctx, "DROP TABLE IF EXISTS "+c.Database()+".feed SYNC", "DROP TABLE IF EXISTS "+c.Database()+".queue SYNC")
 }

@@ -49,7 +49,10 @@ func (c *Columns) Ask(ctx context.Context, statement string, data []byte, settin
 	if err != nil {
 		return nil, fmt.Errorf("ask ClickHouse: %w", err)
 	}
-	query := url.Values{"database": {c.Database()}, "default_format": {"TabSeparated"}, "wait_end_of_query": {"1"}}
+	query := url.Values{"database": {c.Database()}, "default_format": {"TabSeparated"}}
+	if !strings.HasPrefix(statement, "SELECT") {
+		query.Set("wait_end_of_query", "1") // an error could come after "200 OK"
+	}
 	for _, s := range settings {
 		name, value, _ := strings.Cut(s, "=")
 		query.Set(name, value)

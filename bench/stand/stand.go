@@ -107,13 +107,16 @@ func (s *Stand) Engine(ctx context.Context, kind string, processor int, args ...
 	if err != nil {
 		return nil, err
 	}
-	data := filepath.Join(s.Dir, kind, "data")
+	data := s.EngineDir(kind)
 	if err := os.MkdirAll(filepath.Dir(data), 0o755); err != nil {
 		return nil, fmt.Errorf("test stand: %w", err)
 	}
 	return s.Start(ctx, processor, process.Spec{Name: kind, Path: s.binary, Ready: "ready ", Args: append([]string{
 		"engine", kind, "--with-parent", "--data", data, "--listen", address}, args...)})
 }
+
+// EngineDir is where an engine keeps its data.
+func (s *Stand) EngineDir(kind string) string { return filepath.Join(s.Dir, kind, "data") }
 
 // Address returns a free host:port.
 func (s *Stand) Address() (string, error) {

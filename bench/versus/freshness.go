@@ -29,8 +29,14 @@ type creators struct {
 
 func newCreators(ctx context.Context, pool *pgxpool.Pool, listen string) (*creators, error) {
 	c := &creators{base: "http://" + listen, token: "sw_" + strings.Repeat("bench", 8), client: http.Client{Timeout: 30 * time.Second}}
-	_, err := account.EnsureAdminToken(ctx, pool, c.token)
-	return c, err
+	owner, err := account.EnsureAdminToken(ctx, pool, c.token)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := pool.Exec(ctx, "UPDATE profiles SET account_id = $1", owner); err != nil {
+		return nil, fmt.Errorf("give the profiles to the token's account: %w", err)
+	}
+	return c, nil
 }
 
 // numbers are what is looked at of a profile's insights.
@@ -60,8 +66,11 @@ func (c *creators) insights(ctx context.Context, profile int64, query string) (*
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("ask for insights: %s: %.300s (%w)", response.Status, body, err)
+	if err != nil {
+		return nil, fmt.Errorf("ask for insights: %w", err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("ask for insights: %s: %.300s", response.Status, body)
 	}
 	var n numbers
 	if err := json.Unmarshal(body, &n); err != nil {
@@ -186,8 +195,11 @@ type probe struct {
 func (p *probe) click(ctx context.Context) (series, lifetime float64, err error) {
 	began := time.Now()
 	answer, err := p.client.Do(&visit.Request{Target: "/l/" + stand.Code("probe", 0), UserAgent: "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"}, began.Add(10*time.Second))
-	if err != nil || answer.Status != http.StatusFound {
-		return 0, 0, fmt.Errorf("click: status %d: %w", answer.Status, err)
+	if err != nil {
+		return 0, 0, fmt.Errorf("click: %w", err)
+	}
+	if answer.Status != http.StatusFound {
+		return 0, 0, fmt.Errorf("click: status %d", answer.Status)
 	}
 	p.clicks++
 	err = stand.Until(ctx, "wait for a click in the insights", time.Minute, 20*time.Millisecond, func() (bool, error) {

@@ -16,11 +16,9 @@ import (
 	schema "spillway.dev/schemas/postgres"
 )
 
-// insightDays is how far back the made-up events go.
-const insightDays = 90
-
 // library is a table of so many events with its creators' service.
 type library struct {
+	days    int // how far back the events go
 	columns *stand.Columns
 	api     *creators
 	profile int64
@@ -78,7 +76,7 @@ func (b *Bench) insights(ctx context.Context) (*Table, error) {
 		}
 	}
 	t := &Table{Title: "Insights", How: fmt.Sprintf("%d events of %d days on 10 000 profiles, the days closed by rollup, against a table of a tenth; both in one ClickHouse, asked in turn, %d times each, for "+
-		"the numbers of the most viewed profile (one event in 50), over HTTP from the API.", events, insightDays, len(times[large][0]))}
+		"the numbers of the most viewed profile (one event in 50), over HTTP from the API.", events, large.days, len(times[large][0]))}
 	for q, a := range asked {
 		big, little := at(times[large][q], 0.99), at(times[small][q], 0.99)
 		t.Rows = append(t.Rows, Row{What: a.name + ", p99, ms", Ours: fmt.Sprintf("%s (median %s)", measure.Number(big), measure.Number(times[large][q].Median())),
@@ -86,14 +84,14 @@ func (b *Bench) insights(ctx context.Context) (*Table, error) {
 	}
 	filtered, unfiltered := at(times[large][0], 0.99), at(times[large][1], 0.99)
 	t.Rows = append(t.Rows, Row{What: "90 days of people, p99, ms", Ours: measure.Number(filtered), Peer: "of every class: " + measure.Number(unfiltered), Ratio: measure.Series{filtered / unfiltered}, Goal: 1.2})
-	t.Notes = append(t.Notes, fmt.Sprintf("Rollup closed the large table's %d days in %s, %s events/s.", insightDays-1, large.closing.Round(100*time.Millisecond),
+	t.Notes = append(t.Notes, fmt.Sprintf("Rollup closed the large table's %d days in %s, %s events/s.", large.days-1, large.closing.Round(100*time.Millisecond),
 		measure.Number(float64(events)/large.closing.Seconds())))
 	return t, nil
 }
 
 // library fills a database, lets rollup close its days, and starts an API on it.
 func (b *Bench) library(ctx context.Context, s *stand.Stand, clickhouse, postgres *process.Process, pool *pgxpool.Pool, name string, events int) (*library, error) {
-	l := &library{}
+	l := &library{days: pick(b, 90, 5)}
 	if _, err := pool.Exec(ctx, "CREATE DATABASE "+name); err != nil {
 		return nil, fmt.Errorf("make a PostgreSQL database: %w", err)
 	}
@@ -123,7 +121,7 @@ func (b *Bench) library(ctx context.Context, s *stand.Stand, clickhouse, postgre
 		return nil, err
 	}
 	began := time.Now()
-	if err := fillDays(ctx, l.columns, events); err != nil {
+	if err := fillDays(ctx, l.columns, l.days, events); err != nil {
 		return nil, err
 	}
 	b.Say("%d events made in %s", events, time.Since(began).Round(100*time.Millisecond))
@@ -135,7 +133,7 @@ func (b *Bench) library(ctx context.Context, s *stand.Stand, clickhouse, postgre
 	}
 	if err := stand.Until(ctx, "close the days", 10*time.Minute, 100*time.Millisecond, func() (bool, error) {
 		n, err := l.columns.Number(ctx, "SELECT uniqExact(date) FROM "+name+".closed_days")
-		return n >= insightDays-2, err
+		return n >= float64(l.days-2), err
 	}); err != nil {
 		return nil, err
 	}
@@ -161,9 +159,9 @@ func (b *Bench) library(ctx context.Context, s *stand.Stand, clickhouse, postgre
 }
 
 // fillDays makes up events, day by day, within ClickHouse: one in fifty is of profile 1, the others are of 10 000 profiles.
-func fillDays(ctx context.Context, c *stand.Columns, events int) error {
-	each := events / insightDays
-	for d := range insightDays {
+func fillDays(ctx context.Context, c *stand.Columns, days, events int) error {
+	each := events / days
+	for d := range days {
 		statement := fmt.Sprintf(`INSERT INTO %[1]s.events (stream, partition, sequence, term, time, date, kind, class, reason, profile_id, link_id, visitor, surface, country, device, browser, os, referrer_host, channel)
 SELECT %[2]d + 1, 0, number + 1, %[3]d, toDateTime64(today() - %[4]d, 6, 'UTC') + toIntervalMicrosecond(toUInt64(number * (86400000000 / %[5]d))) AS time, today() - %[4]d,
 	if(number %% 3 = 0, 'view', 'click'), if(cityHash64(number, 1) %% 10 = 0, 'bot', 'person'), '',

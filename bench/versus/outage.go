@@ -71,21 +71,21 @@ func (v *visitors) catchUp(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	before, first := m[shippedEvents], time.Time{}
-	var begun, rate float64
+	before, first := m[shippedEvents], time.Now()
+	begun, rate := false, 0.0
 	err = stand.Until(ctx, "catch up", 2*time.Minute, 5*time.Millisecond, func() (bool, error) {
-		m, err := v.redirector.Metrics()
 		now := time.Now()
-		if err != nil || m[shippedEvents] == before {
+		m, err := v.redirector.Metrics()
+		if err != nil {
 			return false, err
 		}
-		if first.IsZero() {
-			first, begun = now, m[shippedEvents]
+		if begun = begun || m[shippedEvents] > before; !begun {
+			first = now // the last time that nothing was acknowledged yet
 		}
 		if m[pendingEvents] > 0 {
 			return false, nil
 		}
-		rate = (m[shippedEvents] - begun) / now.Sub(first).Seconds()
+		rate = (m[shippedEvents] - before) / time.Since(first).Seconds()
 		return true, nil
 	})
 	return rate, err

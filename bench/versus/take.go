@@ -67,7 +67,7 @@ func fillStreams(ctx context.Context, c *stand.Columns, rows int) error {
 		return err
 	}
 	return c.Do(ctx, fmt.Sprintf(`INSERT INTO %s.events (stream, partition, sequence, term, time, date, kind, class, profile_id, link_id, visitor, user_agent, referrer)
-SELECT intDiv(number, %[3]d) + 1, number %% %[4]d, intDiv(number %% %[3]d, %[4]d) + 1, %[5]d, now64(6) - toIntervalMillisecond(number %% 3600000), toDate(time), 'click', 'person',
+SELECT intDiv(number, %[3]d) + 1, number %% %[4]d, intDiv(number %% %[3]d, %[4]d) + 1, %[5]d, now64(6) - toIntervalMillisecond(number %% 3600000) AS time, toDate(time), 'click', 'person',
 	number %% 1000, number %% 10000, cityHash64(number), 'Mozilla/5.0', 'https://example.com/' || toString(number %% 100) FROM numbers(%[2]d)`,
 		c.Database(), rows, eventsOfStream, partitions, term), "OPTIMIZE TABLE "+c.Database()+".events FINAL")
 }
