@@ -35,8 +35,6 @@ func (a *API) registerGraph() error {
 		Tags: []string{"insights"}, Security: needs(account.Insights), Extensions: map[string]any{"x-graphql-schema": g.Schema()},
 		Responses: map[string]*huma.Response{
 			"200": {Description: "The answer; what could not be had is in errors", Content: map[string]*huma.MediaType{"application/graphql-response+json": {Schema: result}}},
-			"400": {Description: "The query cannot be read, or is too long, too deep or too wide", Content: map[string]*huma.MediaType{
-				"application/graphql-response+json": {Schema: result}, "application/problem+json": {Schema: &huma.Schema{Ref: "#/components/schemas/ErrorModel"}}}},
 		},
 	}, func(ctx context.Context, in *body[GraphQuery]) (*answer, error) {
 		status, b, err := g.Answer(ctx, who(ctx), in.Body.Query, in.Body.Operation, in.Body.Variables)
@@ -45,5 +43,7 @@ func (a *API) registerGraph() error {
 		}
 		return &answer{status, "application/graphql-response+json", b}, nil
 	})
+	// A query that cannot be read is answered as GraphQL says, a body that cannot be read as everywhere else.
+	a.huma.OpenAPI().Paths["/v1/graphql"].Post.Responses["400"].Content["application/graphql-response+json"] = &huma.MediaType{Schema: result}
 	return nil
 }

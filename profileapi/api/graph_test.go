@@ -11,7 +11,9 @@ func TestGraphAnswersWhatAPageNeeds(t *testing.T) {
 	v := newVisited(t)
 	ask := func(c *creator, status int, query string, variables map[string]any) map[string]any {
 		t.Helper()
-		return c.must(status, "POST", "/v1/graphql", map[string]any{"query": query, "variables": variables}).body
+		a := c.send("POST", "/v1/graphql", map[string]any{"query": query, "variables": variables})
+		require.Equal(t, status, a.StatusCode, "%v", a.body)
+		return a.body
 	}
 	a := ask(v.creator, 200, `query($id: ID!) { profile(id: $id) { handle links { title } insights(period: LAST_24_HOURS, dimensions: ["country"], limit: 1, compare: true) {
 		lifetime { views } range { views clicks ctr uniqueVisitors } previous { views } series { time views } links { id clicksInRange }
