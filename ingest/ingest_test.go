@@ -90,8 +90,9 @@ func (p *platform) start(config ingest.Config) *process {
 func (r *process) end(t *testing.T) {
 	t.Helper()
 	r.stop()
-	require.NoError(t, <-r.done)
+	err := <-r.done
 	r.done <- nil
+	require.NoError(t, err)
 }
 
 // click produces n events of a stream to a partition.

@@ -122,6 +122,9 @@ func (g *Group) Mark(partition int32, at topic.Commit) {
 	g.marks[partition] = at
 }
 
+// leaving bounds how long a member waits for the group when it leaves.
+const leaving = 3 * time.Second
+
 // Run is a member until ctx ends. Then it lets the owners end, commits what they did, and leaves the group.
 func (g *Group) Run(ctx context.Context) error {
 	var background sync.WaitGroup
@@ -150,12 +153,18 @@ func (g *Group) Run(ctx context.Context) error {
 	g.mu.Unlock()
 	g.revoked(own, all, true)
 	stop()
-	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-	defer cancel()
-	if err := g.client.LeaveGroupContext(leave); err != nil {
-		g.log.Debug("did not leave the group; it will notice by itself", "error", err)
+	// Leaving waits for a rebalance that is going on, which others may draw out. Who does not wait for it is missed by the group
+	// when the session is over.
+	left := make(chan struct{})
+	go func() {
+		g.client.Close()
+		close(left)
+	}()
+	select {
+	case <-left:
+	case <-time.After(leaving):
+		g.log.Info("left without the group's answer; it will notice when the session is over", "group", g.name)
 	}
-	g.client.Close()
 	background.Wait()
 	return nil
 }
@@ -231,7 +240,7 @@ func (g *Group) revoked(ctx context.Context, partitions []int32, commit bool) {
 
 // keep owns a partition as long as it is assigned, also after it was refused.
 func (g *Group) keep(ctx context.Context, partition int32) {
-	for pause := g.options.Pause; ; pause = min(2*pause, 8*g.options.Pause) {
+	for pause := g.options.Pause; ; pause = min(2*pause, 2*g.options.Pause) {
 		began := time.Now()
 		err := g.own(ctx, partition)
 		if ctx.Err() != nil {

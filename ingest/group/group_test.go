@@ -64,6 +64,14 @@ func join(t *testing.T, c *kfake.Cluster, own func(ctx context.Context, p int32)
 	return m
 }
 
+func (m *member) end(t *testing.T) {
+	t.Helper()
+	m.stop()
+	err := <-m.done
+	m.done <- nil
+	require.NoError(t, err)
+}
+
 func (m *member) run(ctx context.Context, p int32) error {
 	m.mu.Lock()
 	m.clash = m.clash || m.owned[p]
@@ -120,9 +128,7 @@ func TestPartitionsAreSharedOut(t *testing.T) {
 	shared(t, 6, one, two)
 	three := join(t, c, nil)
 	shared(t, 6, one, two, three)
-	two.stop()
-	require.NoError(t, <-two.done)
-	two.done <- nil
+	two.end(t)
 	shared(t, 6, one, three)
 	require.False(t, one.clash || two.clash || three.clash)
 }
@@ -200,8 +206,23 @@ func TestCommitsCarryWhatIsNeededToDoubtThem(t *testing.T) {
 	// A rewind commits backwards, and who leaves commits what it has done.
 	at.Offset = 2
 	m.Mark(0, at)
-	m.stop()
-	require.NoError(t, <-m.done)
-	m.done <- nil
+	m.end(t)
 	require.True(t, committed(at)())
+}
+
+// A member that is told to stop while a rebalance is drawn out by another one does not wait for its end.
+func TestStoppingDoesNotWaitForARebalance(t *testing.T) {
+	t.Parallel()
+	c := broker(t, 2)
+	m := join(t, c, nil)
+	shared(t, 2, m)
+	c.ControlKey(int16(kmsg.JoinGroup), func(kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		return nil, nil, true // joins are not answered
+	})
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Group: "g", Err: kerr.RebalanceInProgress, TopLevel: true})
+	time.Sleep(400 * time.Millisecond)
+	began := time.Now()
+	m.end(t)
+	require.Less(t, time.Since(began), 6*time.Second+leaving)
 }
