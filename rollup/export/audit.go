@@ -96,7 +96,7 @@ func Audit(ctx context.Context, place string, where engines.Addresses, contents 
 	if err != nil {
 		return nil, err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	from, layout, err := source.Open(where)
 	if err != nil {
 		return nil, err

@@ -182,7 +182,7 @@ func exportersAtOnce(t *testing.T, root string) {
 	type piece struct{ first, last uint64 }
 	var missing []piece
 	next := uint64(1)
-	for round := range 8 {
+	for round := range 5 {
 		for range 1 + random.IntN(3) {
 			last := next + uint64(random.IntN(200))
 			if random.IntN(3) == 0 {

@@ -3,6 +3,7 @@ package export
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -198,7 +199,7 @@ func (f *tables) wantEvents(condition string) []string {
 	var rows []string
 	for {
 		batch, err := records.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		require.NoError(f.t, err)

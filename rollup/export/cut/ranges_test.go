@@ -38,7 +38,8 @@ func TestRangesAreSets(t *testing.T) {
 	draw := func() bits {
 		b := bits(random.Uint64())
 		for range random.IntN(3) { // clusters: runs of ones and of zeros
-			b &= b<<1 | bits(random.Uint64())&bits(random.Uint64())
+			mask := random.Uint64()
+			b &= b<<1 | bits(mask&random.Uint64())
 		}
 		return b &^ 1
 	}

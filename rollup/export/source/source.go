@@ -137,7 +137,7 @@ func (c *ClickHouse) Query(ctx context.Context, q Query) (*Records, error) {
 	// Reading is what shows whether the server is alive; who waits for the one that uses the batches is not the server's fault.
 	r.idle = time.AfterFunc(silence, stop)
 	input := bufio.NewReaderSize(&timed{from: response.Body, idle: r.idle}, 1<<20)
-	if _, err := input.Peek(1); err == io.EOF {
+	if _, err := input.Peek(1); errors.Is(err, io.EOF) {
 		return r, nil // no rows
 	}
 	r.reader, err = ipc.NewReader(input)
@@ -175,7 +175,7 @@ func (r *Records) Next() (arrow.RecordBatch, error) {
 		return nil, io.EOF
 	}
 	batch, err := r.reader.Read()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil, io.EOF
 	}
 	if err != nil {
@@ -207,7 +207,7 @@ func (c *ClickHouse) Rows(ctx context.Context, q Query, f func(Row) error) error
 	defer records.Close()
 	for {
 		batch, err := records.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -145,7 +145,7 @@ func (b *Bucket) List(ctx context.Context, prefix string, f func(Object) error) 
 	all := b.bucket.List(&blob.ListOptions{Prefix: prefix})
 	for {
 		o, err := all.Next(ctx)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

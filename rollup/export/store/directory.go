@@ -76,10 +76,13 @@ func (d *Directory) CheckExclusive(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = d.Remove(ctx, probe) }()
-	if err := d.CreateNew(ctx, probe, nil); !errors.Is(err, ErrExists) {
-		return fmt.Errorf("%s: the file system let the same file be made twice (%v): choose a directory on a local disk", d.root, err)
+	switch err := d.CreateNew(ctx, probe, nil); {
+	case errors.Is(err, ErrExists):
+		return nil
+	case err != nil:
+		return err
 	}
-	return nil
+	return fmt.Errorf("%s: the file system let the same file be made twice: choose a directory on a local disk", d.root)
 }
 
 func (d *Directory) place(path string) (string, error) {
