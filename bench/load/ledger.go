@@ -45,7 +45,7 @@ const header = "time_us\tkind\tlink\tmethod\tstatus\tmarker\ttarget\ttook_us\n"
 // NewLedger begins a ledger.
 func NewLedger(out io.Writer) *Ledger {
 	l := &Ledger{out: out}
-	l.flush([]byte(header))
+	_ = l.flush([]byte(header)) // the error is kept, and returned by the last page's close
 	return l
 }
 
@@ -93,7 +93,7 @@ func (p *page) write(r *Record) {
 	b = strconv.AppendInt(b, int64(r.Took/time.Microsecond), 10)
 	p.lines = append(b, '\n')
 	if len(p.lines) > 32<<10 {
-		p.ledger.flush(p.lines)
+		_ = p.ledger.flush(p.lines) // as above
 		p.lines = p.lines[:0]
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"time"
 
+	hdr "github.com/HdrHistogram/hdrhistogram-go"
+
 	"spillway.dev/bench/visit"
 )
 
@@ -65,8 +67,8 @@ func (v *visitor) serve(began time.Time, a *arrival) {
 		if answer.Status >= 500 && attempt+1 < len(v.clients) {
 			continue // the next one may be better off
 		}
-		v.result.Service.RecordValue(micros(record.Took))
-		v.result.Waits.RecordValue(micros(now.Sub(due)))
+		count(v.result.Service, record.Took)
+		count(v.result.Waits, now.Sub(due))
 		if answer.Status != a.wanted() {
 			v.result.Refused++
 			return
@@ -119,4 +121,7 @@ func (v *visitor) request(a *arrival, marker string) visit.Request {
 	return r
 }
 
-func micros(d time.Duration) int64 { return max(int64(d/time.Microsecond), 1) }
+// count adds a duration, in microseconds, to a histogram. What is longer than the histogram reaches counts as its longest.
+func count(h *hdr.Histogram, d time.Duration) {
+	_ = h.RecordValue(min(max(int64(d/time.Microsecond), 1), h.HighestTrackableValue()))
+}

@@ -104,14 +104,16 @@ func run(ctx context.Context, f *flags) (err error) {
 	if err != nil {
 		return err
 	}
-	print(f, result)
+	if err := print(f, result); err != nil {
+		return err
+	}
 	if result.Refused+result.Unanswered > 0 {
 		return fmt.Errorf("%d visitors were refused and %d got no answer", result.Refused, result.Unanswered)
 	}
 	return nil
 }
 
-func print(f *flags, r *load.Result) {
+func print(f *flags, r *load.Result) error {
 	fmt.Printf("%d visitors in %.1f s (%.0f/s): %d answered, %d of them after more than %s; %d refused, %d without an answer; %d attempts repeated\n",
 		r.Visitors, r.Took.Seconds(), float64(r.Visitors)/r.Took.Seconds(), r.Answered, r.Slow, f.Slow, r.Refused, r.Unanswered, r.Retried)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -121,6 +123,9 @@ func print(f *flags, r *load.Result) {
 		ms(r.Waits.ValueAtQuantile(99)), ms(r.Waits.ValueAtQuantile(99.9)), ms(r.Waits.Max()))
 	fmt.Fprintf(w, "from sending\t%s\t%s\t%s\t%s\t%s\t\n", ms(r.Service.ValueAtQuantile(50)), ms(r.Service.ValueAtQuantile(90)),
 		ms(r.Service.ValueAtQuantile(99)), ms(r.Service.ValueAtQuantile(99.9)), ms(r.Service.Max()))
-	w.Flush()
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("print the table: %w", err)
+	}
 	fmt.Printf("the generator handed arrivals out at most %s late\n", r.Late.Round(10*time.Microsecond))
+	return nil
 }
