@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"spillway.dev/profileapi/account"
+	"spillway.dev/profileapi/alert"
 	"spillway.dev/profileapi/api"
 	"spillway.dev/profileapi/dashboard"
 	"spillway.dev/profileapi/insight"
@@ -37,6 +38,7 @@ type Config struct {
 	Demo        string   `name:"demo-profile" env:"SPILLWAY_DEMO_PROFILE" placeholder:"HANDLE" help:"Profile whose numbers the page at / shows to everybody. Empty: none."`
 	Origin      string   `name:"dashboard-url" env:"SPILLWAY_DASHBOARD_URL" placeholder:"URL" help:"Base URL under which creators reach the dashboard. With https, cookies are sent over https only. Default: http and the address of api-listen."`
 	SignUp      bool     `name:"sign-up" env:"SPILLWAY_SIGN_UP" default:"true" negatable:"" help:"Let anybody make an account on the dashboard."`
+	Private     bool     `name:"private-webhooks" env:"SPILLWAY_PRIVATE_WEBHOOKS" help:"Let webhooks lead to this machine and the network around it, and over http."`
 	Rate        int      `name:"api-rate" env:"SPILLWAY_API_RATE" default:"3000" help:"Requests that each token may make in a minute. 0: as many as it likes."`
 	Connections int32    `name:"api-database-connections" env:"SPILLWAY_API_DATABASE_CONNECTIONS" default:"10" help:"Most connections to PostgreSQL."`
 }
@@ -50,6 +52,7 @@ type Service struct {
 	columnar driver.Conn
 	api      *api.API
 	hub      *live.Hub
+	alerts   *alert.Watch
 	listener net.Listener
 	stopping chan struct{} // closed when Run begins to stop
 }
@@ -66,8 +69,9 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 			return nil, fmt.Errorf("own address %q: use HOST:PORT (SPILLWAY_OWN_ADDRESSES)", address)
 		}
 	}
-	if config.Connections < 1 {
-		return nil, fmt.Errorf("%d connections to PostgreSQL: use at least 1 (SPILLWAY_API_DATABASE_CONNECTIONS)", config.Connections)
+	// One of them holds the lock of whoever looks for alerts.
+	if config.Connections < 2 {
+		return nil, fmt.Errorf("%d connections to PostgreSQL: use at least 2 (SPILLWAY_API_DATABASE_CONNECTIONS)", config.Connections)
 	}
 	s := &Service{config: config, where: where, log: log, stopping: make(chan struct{})}
 	defer func() {
@@ -91,6 +95,7 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 	if s.hub, err = live.NewHub(s.pool, reader, live.Options{}, log, metrics); err != nil {
 		return nil, err
 	}
+	s.alerts = alert.NewWatch(s.pool, reader, alert.Options{Private: config.Private}, log)
 	var quota *limit.Limiter
 	if config.Rate > 0 {
 		quota = limit.New(limit.Policy{Name: "default", Quota: config.Rate, Window: time.Minute}, nil)
@@ -104,7 +109,7 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 	}
 	if s.api, err = api.New(api.Options{
 		Pool: s.pool, Accounts: accounts, Profiles: profiles, Reader: reader, Hub: s.hub, Limit: quota,
-		Stopping: s.stopping, Cookie: dashboard.CookieName(strings.HasPrefix(origin, "https:")), Public: config.Public, Log: log, Metrics: metrics,
+		PrivateWebhooks: config.Private, Stopping: s.stopping, Cookie: dashboard.CookieName(strings.HasPrefix(origin, "https:")), Public: config.Public, Log: log, Metrics: metrics,
 	}); err != nil {
 		return nil, err
 	}
@@ -149,6 +154,12 @@ func (s *Service) Run(ctx context.Context) error {
 		s.hub.Run(migrating)
 	}()
 	defer func() { stopMigrating(); <-watching }()
+	alerting := make(chan struct{})
+	go func() {
+		defer close(alerting)
+		s.alerts.Run(migrating)
+	}()
+	defer func() { stopMigrating(); <-alerting }()
 
 	select {
 	case err := <-served:

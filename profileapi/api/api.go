@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"spillway.dev/profileapi/account"
+	"spillway.dev/profileapi/alert"
 	"spillway.dev/profileapi/annotation"
 	"spillway.dev/profileapi/insight"
 	"spillway.dev/profileapi/limit"
@@ -42,6 +43,8 @@ type API struct {
 
 	annotations *annotation.Store
 	shares      *share.Store
+	alerts      *alert.Store
+	private     bool
 	stopping    <-chan struct{}
 
 	requests *prometheus.CounterVec
@@ -63,6 +66,8 @@ type Options struct {
 	Limit *limit.Limiter
 	// Cookie is the name of the cookie that holds a signed-in browser's session; empty: there are none.
 	Cookie string
+	// PrivateWebhooks lets webhooks lead to this machine and the network around it, and over http.
+	PrivateWebhooks bool
 	// Stopping ends open event streams; nil: never.
 	Stopping <-chan struct{}
 	// Public is the base URL under which visitors reach links and pages, for example https://lnk.example.
@@ -77,7 +82,7 @@ type Options struct {
 func New(o Options) (*API, error) {
 	a := &API{
 		accounts: o.Accounts, profiles: o.Profiles, pool: o.Pool, reader: o.Reader, hub: o.Hub, limiter: o.Limit, cookie: o.Cookie,
-		annotations: annotation.NewStore(o.Pool), shares: share.NewStore(o.Pool), stopping: o.Stopping,
+		annotations: annotation.NewStore(o.Pool), shares: share.NewStore(o.Pool), alerts: alert.NewStore(o.Pool), private: o.PrivateWebhooks, stopping: o.Stopping,
 		public: strings.TrimRight(o.Public, "/"), log: o.Log, now: o.Now,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "spillway_profileapi_requests_total", Help: "Requests by operation and class of status."}, []string{"operation", "status"}),
@@ -117,6 +122,7 @@ func New(o Options) (*API, error) {
 	a.registerAnnotations()
 	a.registerShares()
 	a.registerCodes()
+	a.registerAlerts()
 	if err := a.registerGraph(); err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"spillway.dev/profileapi/account"
+	"spillway.dev/profileapi/alert"
 	"spillway.dev/profileapi/annotation"
 	"spillway.dev/profileapi/insight"
 	"spillway.dev/profileapi/live"
@@ -168,7 +169,8 @@ func (a *API) translate(operation string, err error) error {
 	switch {
 	case errors.As(err, &status):
 		return err
-	case errors.Is(err, profile.ErrNotFound), errors.Is(err, account.ErrNotFound), errors.Is(err, annotation.ErrNotFound), errors.Is(err, share.ErrNotFound):
+	case errors.Is(err, profile.ErrNotFound), errors.Is(err, account.ErrNotFound), errors.Is(err, annotation.ErrNotFound), errors.Is(err, share.ErrNotFound),
+		errors.Is(err, alert.ErrNotFound):
 		return huma.Error404NotFound("your account has no such thing")
 	case errors.As(err, &invalid):
 		return huma.Error422UnprocessableEntity("validation failed",
@@ -183,6 +185,8 @@ func (a *API) translate(operation string, err error) error {
 		return huma.Error412PreconditionFailed("it was changed since the version in If-Match; read it again")
 	case errors.Is(err, share.ErrTooMany):
 		return huma.Error409Conflict(fmt.Sprintf("limit reached: a profile has at most %d share links", share.MaxShares))
+	case errors.Is(err, alert.ErrTooMany):
+		return huma.Error409Conflict(fmt.Sprintf("limit reached: a profile has at most %d webhooks", alert.MaxWebhooks))
 	case errors.As(err, &expired):
 		return huma.Error422UnprocessableEntity(expired.Error())
 	case errors.Is(err, live.ErrFull):

@@ -25,6 +25,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"spillway.dev/profileapi/account"
+	"spillway.dev/profileapi/alert"
 	"spillway.dev/profileapi/annotation"
 	"spillway.dev/profileapi/insight"
 	"spillway.dev/profileapi/limit"
@@ -67,6 +68,7 @@ type Dashboard struct {
 	files       map[string]file // by path
 	notes       *annotation.Store
 	shares      *share.Store
+	news        *alert.Store
 	reports     *reports
 	preview     *http.Client
 	signIns     *limit.Limiter // by address and account
@@ -86,7 +88,7 @@ const policy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src
 // New returns a dashboard.
 func New(o Options) (*Dashboard, error) {
 	d := &Dashboard{
-		Options: o, notes: annotation.NewStore(o.Pool), shares: share.NewStore(o.Pool), reports: newReports(),
+		Options: o, notes: annotation.NewStore(o.Pool), shares: share.NewStore(o.Pool), news: alert.NewStore(o.Pool), reports: newReports(),
 		preview:     &http.Client{Timeout: 3 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		signIns:     limit.New(limit.Policy{Name: "sign-in", Quota: 10, Window: 15 * time.Minute}, nil),
 		signInsFrom: limit.New(limit.Policy{Name: "sign-in", Quota: 100, Window: 15 * time.Minute}, nil),

@@ -38,6 +38,7 @@ type numbers struct {
 	Counted  string
 	Feed     []visit
 	Notes    []note
+	News     []note // alerts of the last days
 	Query    string // of the page, to ask for the same again
 	Missing  []string
 	CSV      string
@@ -253,6 +254,17 @@ func (d *Dashboard) readNumbers(ctx context.Context, v viewer, q request) (*numb
 	n.linkRows(r, q)
 	n.panels(r, q)
 	n.classRows(r, q)
+	if v.owner() {
+		alerts, err := d.news.List(ctx, v.ID, 0, 3)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range alerts {
+			if at := a.At.In(q.ask.Now.Location()); q.ask.Now.Sub(at) < 7*24*time.Hour {
+				n.News = append(n.News, note{at.Format("2 Jan 15:04"), at.Format(time.RFC3339), a.Text})
+			}
+		}
+	}
 	if v.mode != "guest" {
 		if err := n.feed(ctx, d.Reader, r, q); err != nil {
 			d.Log.Warn("the latest visits cannot be listed", "error", err)

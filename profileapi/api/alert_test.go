@@ -1,0 +1,36 @@
+package api_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestAlertsAndWhereTheyAreSent(t *testing.T) {
+	c := newCreator(t)
+	path := "/v1/profiles/" + c.profile("ada")
+	for _, bad := range []string{"http://example.org/", "https://127.0.0.1/hook", "https://[fd00::1]/", "javascript:alert(1)"} {
+		c.must(422, "POST", path+"/webhooks", map[string]any{"url": bad})
+	}
+	made := c.must(201, "POST", path+"/webhooks", map[string]any{"url": "https://example.org/hook"})
+	require.Contains(t, made.body["secret"], "wh_")
+	hook := path + "/webhooks/" + made.body["id"].(string)
+	listed := c.must(200, "GET", path+"/webhooks", nil)
+	require.Len(t, listed.body["items"], 1)
+	require.NotContains(t, listed.raw, "wh_", "the secret is told once")
+
+	var told int64
+	require.NoError(t, c.pool.QueryRow(t.Context(), `INSERT INTO alerts (profile_id, kind, subject, text, details)
+		SELECT id, 'milestone', 'views 100', 'Your page has reached 100 views.', '{"milestone": 100}' FROM profiles RETURNING id`).Scan(&told))
+	_, err := c.pool.Exec(t.Context(), `INSERT INTO deliveries (alert_id, webhook_id, next_at, attempts) SELECT $1, id, NULL, 11 FROM webhooks`, told)
+	require.NoError(t, err)
+	require.Len(t, c.must(200, "GET", path+"/alerts", nil).body["items"], 1)
+	sent := c.must(200, "GET", hook+"/deliveries", nil).body["items"].([]any)[0].(map[string]any)
+	require.Nil(t, sent["next_at"])
+	c.must(204, "POST", path+"/deliveries/"+sent["id"].(string)+"/replay", nil)
+	require.NotNil(t, c.must(200, "GET", hook+"/deliveries", nil).body["items"].([]any)[0].(map[string]any)["next_at"])
+	c.must(404, "POST", path+"/deliveries/99999/replay", nil)
+	c.must(204, "DELETE", hook, nil)
+	c.must(404, "DELETE", hook, nil)
+	c.must(404, "POST", path+"/deliveries/"+sent["id"].(string)+"/replay", nil)
+}
