@@ -167,7 +167,7 @@ func serve(arrivals []time.Duration, p Platform, random *rand.Rand) []time.Durat
 }
 
 // insert returns when each click becomes visible. One processor's clicks stand for a share of a partition's, so each counts for as many rows
-// as there are processors to a partition. Where the owners together want more workers than there are, each insert takes as much longer.
+// as there are processors to a partition. Where the owners together want more workers than there are, inserts wait for one.
 func insert(answered []time.Duration, p Platform) []time.Duration {
 	visible := make([]time.Duration, len(answered))
 	weight := float64(p.Processors) / float64(p.Partitions)
@@ -183,8 +183,10 @@ func insert(answered []time.Duration, p Platform) []time.Duration {
 		if n < len(answered) && answered[n]+p.Linger <= begin {
 			pause = 0 // a full insert is followed by the next at once
 		}
-		wanted := float64(p.Partitions) * float64(alone) / float64(alone+pause) / float64(p.Workers)
-		idle = begin + time.Duration(float64(alone)*max(wanted, 1))
+		// In one owner's round every owner has an insert like this one, and the workers must get through all of them: the round takes at least
+		// that long, of which the pause is a part.
+		round := time.Duration(float64(alone) * float64(p.Partitions) / float64(p.Workers))
+		idle = begin + max(alone, round-pause)
 		for ; i < n; i++ {
 			visible[i] = idle
 		}

@@ -78,6 +78,28 @@ func TestOwnerCannotKeepUp(t *testing.T) {
 	}
 }
 
+// TestWorkersCannotKeepUp: four owners share two workers, which insert 2000 rows a second, of 3000 that come.
+func TestWorkersCannotKeepUp(t *testing.T) {
+	shape := Shape{Before: 3000, Peak: 3000, Hold: 20 * time.Second}
+	platform := Platform{Processors: 4, Redirect: 10 * time.Microsecond, Partitions: 4, Row: time.Millisecond, Rows: 1 << 20, Pause: 100 * time.Millisecond, Workers: 2}
+	r, err := Replay(shape, platform, 7)
+	require.NoError(t, err)
+	require.InDelta(t, 1.5, r.WorkerLoad, 0.01)
+	require.Less(t, r.OwnerLoad, 1.0)
+	visible := 0
+	for i, came := 0, 0.0; i < len(r.Fresh); i++ {
+		came = 20 * float64(i) / float64(len(r.Fresh))
+		if came+r.Fresh[i].Seconds() <= 20 {
+			visible++
+		}
+	}
+	require.Less(t, float64(visible*platform.Processors), 2000*20*1.05, "no more than the workers can do")
+	platform.Workers = 4
+	r, err = Replay(shape, platform, 7)
+	require.NoError(t, err)
+	require.Less(t, P(r.Fresh, 0.99), 2*time.Second, "with four they can")
+}
+
 func TestSameSeedSameReplayAndBadInput(t *testing.T) {
 	shape, platform := steady(0.5, time.Millisecond)
 	shape.Hold = 5 * time.Second
