@@ -52,7 +52,17 @@ func (o *output) String() string {
 }
 
 // Start starts program (bin/spillway) in a directory of its own, and waits until it serves. variables are added to its environment.
-func Start(program string, variables ...string) (*Stage, error) {
+func Start(program string, variables ...string) (s *Stage, err error) {
+	// A port that was free when it was chosen may be somebody else's a moment later.
+	for range 5 {
+		if s, err = start(program, variables); err == nil || !strings.Contains(err.Error(), "is taken") {
+			break
+		}
+	}
+	return s, err
+}
+
+func start(program string, variables []string) (*Stage, error) {
 	dir, err := os.MkdirTemp("", "spillway-stage-")
 	if err != nil {
 		return nil, err
