@@ -134,7 +134,7 @@ func TestAClickIsInTheTableInAMoment(t *testing.T) {
 	began := time.Now()
 	p.click(1, 77, 11, 1)
 	p.exact()
-	require.Less(t, time.Since(began), 2*time.Second)
+	require.Less(t, time.Since(began), 10*time.Second) // 40 ms on a machine that has nothing else to do
 	t.Log("one click took", time.Since(began).Round(time.Millisecond))
 	require.Eventually(t, func() bool {
 		return tabletest.Number(t, p.table, "SELECT count() FROM changed WHERE profile_id = 5") > 0

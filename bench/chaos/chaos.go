@@ -51,6 +51,8 @@ type Chaos struct {
 	out    io.Writer
 	log    *slog.Logger
 	began  time.Time
+	// unfinished says that not every section came to its end; set when all have stopped.
+	unfinished bool
 
 	mu     sync.Mutex
 	rows   []row    // guarded by mu
@@ -120,6 +122,7 @@ func (c *Chaos) Run(ctx context.Context) (err error) {
 		}
 	}
 	failed := c.all(ctx, dir)
+	c.unfinished = failed != nil
 	if c.config.Report != "" {
 		if err := c.report(); err != nil {
 			return fmt.Errorf("chaos: %w", err)

@@ -92,4 +92,10 @@ func TestTheReportSaysWhatFailed(t *testing.T) {
 	require.Contains(t, string(text), `| **kill -9 \| all**: Now. | begin | once | once | ✓ |`)
 	require.Contains(t, string(text), "| ″ | end | ″ | twice | **✗** 2 visits are in the table twice |")
 	require.Contains(t, string(text), "broker away for 2.0 s")
+	require.NotContains(t, string(text), "before its time")
+	c.unfinished = true
+	require.NoError(t, c.report())
+	text, err = os.ReadFile(path)
+	require.NoError(t, err)
+	require.Contains(t, string(text), "before its time")
 }

@@ -22,6 +22,9 @@ func (c *Chaos) report() error {
 		"and `spillway audit` was asked, which knows nothing of the ledger. \"Refused\" are visitors whom neither redirector gave what they wanted.\n\n", c.brokerName(), c.config.Rate)
 	p("**%d cases as expected, %d not.** %s, %s; seed %d; on %s.\n\n", c.passed, c.failed,
 		c.began.UTC().Format("2006-01-02 15:04 UTC"), time.Since(c.began).Round(time.Second), c.config.Seed, machine())
+	if c.unfinished {
+		p("**The run was ended before its time: what is not in the tables below was not tried in it.**\n\n")
+	}
 	p("To repeat it: `make chaos`, or one line of it: `go run ./bench/cmd/chaos%s --only \"FAULT\" --moment MOMENT`.\n", c.flags())
 	section := ""
 	for i, r := range c.rows {

@@ -283,7 +283,7 @@ func (b *Block) Touched() iter.Seq2[uint64, uint16] {
 			if i > 0 && p == b.profiles[i-1] && b.dates[i] == b.dates[i-1] {
 				continue
 			}
-			if !yield(p, uint16(b.dates[i])) {
+			if !yield(p, b.dates[i]) {
 				return
 			}
 		}
