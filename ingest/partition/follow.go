@@ -144,12 +144,12 @@ func (f *following) read(r *kgo.Record, now time.Time) error {
 		}
 	} else {
 		stream := f.there.Stream(batch.Stream)
-		stream.Hear(now)
 		if announcement != nil {
-			stream.Announce(announcement.Journaled, announcements.Unreadable(announcement)...)
+			stream.Announce(now, announcement.Journaled, announcements.Unreadable(announcement)...)
 			f.announced = f.Announcements.Add(f.partition, batch.Stream, announcement)
 		}
 		if batch.Count > 0 {
+			stream.Hear(now)
 			f.want(batch, r, stream)
 		}
 	}

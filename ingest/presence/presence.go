@@ -22,8 +22,11 @@ type Stream struct {
 	// unreadable is what the stream announced as lost. It is not there: a copy of the journal may still send it. But there is
 	// no use in reading Kafka again for it.
 	unreadable Set
-	// heard is when something of the stream was last read from Kafka, which is when its tail may still be on its way.
+	// heard is when events of the stream were last read from Kafka: then more of them may be on their way.
 	heard time.Time
+	// due is the highest sequence that was announced long enough ago to be missed; next was announced at noted, and falls due in its turn.
+	due, next uint64
+	noted     time.Time
 }
 
 // Partition is what is known of one partition. It is not safe for use by several goroutines.
@@ -47,12 +50,27 @@ func (p *Partition) Stream(id uint64) *Stream {
 	return s
 }
 
-// Hear notes that something of the stream was read just now.
+// Hear notes that events of the stream were read just now. Announcements do not count: a live stream makes one each second, also
+// while its events are lost.
 func (s *Stream) Hear(now time.Time) { s.heard = now }
 
+// ripen lets what was announced at least settle ago fall due.
+func (s *Stream) ripen(now time.Time, settle time.Duration) {
+	if s.next <= s.due || now.Sub(s.noted) < settle {
+		return
+	}
+	s.due = s.next
+	if s.Announced > s.due {
+		s.next, s.noted = s.Announced, now
+	}
+}
+
 // Announce notes an announcement: up to which sequence the stream has journaled, and what of that is lost.
-func (s *Stream) Announce(journaled uint64, unreadable ...Range) {
+func (s *Stream) Announce(now time.Time, journaled uint64, unreadable ...Range) {
 	s.Announced = max(s.Announced, journaled)
+	if s.next <= s.due && s.Announced > s.due {
+		s.next, s.noted = s.Announced, now
+	}
 	for _, r := range unreadable {
 		if r.First > 0 && r.First <= r.Last {
 			s.unreadable.Add(r.First, r.Last)
@@ -75,17 +93,18 @@ func (p *Partition) Streams() int { return len(p.streams) }
 type Finding uint64
 
 // Missing returns what was announced and is missing for at least settle. What was announced a moment ago may still be on its way from
-// the journal, so the end of a stream counts only after nothing of it was heard for so long, and so much time must have gone since
-// the partition was read from the table: before, it is too early to tell.
+// the journal, so of the end of a stream only what was announced so long ago counts, and only after no event of it was read for so
+// long; and so much time must have gone since the partition was read from the table: before, it is too early to tell.
 func (p *Partition) Missing(now time.Time, settle time.Duration) (finding Finding, events uint64, early bool) {
 	if now.Sub(p.loaded) < settle {
 		return 0, 0, true
 	}
 	var missing, gone []Range
 	for id, s := range p.streams {
+		s.ripen(now, settle)
 		upTo := min(s.Announced, s.Highest())
 		if now.Sub(s.heard) >= settle {
-			upTo = s.Announced
+			upTo = max(upTo, s.due)
 		}
 		if upTo == 0 {
 			continue
@@ -266,13 +285,13 @@ FROM ` + l.table.Layout.All("announcements") + ` WHERE partition = ` + fmt.Sprin
 			return err
 		}
 		s := l.into.Stream(id)
-		s.Announce(journaled)
+		s.Announce(l.into.loaded, journaled)
 		for _, u := range unreadable {
 			lost, err := rangeOf(u)
 			if err != nil {
 				return err
 			}
-			s.Announce(0, lost)
+			s.Announce(l.into.loaded, 0, lost)
 		}
 		return nil
 	})

@@ -108,3 +108,32 @@ func TestMissing(t *testing.T) {
 	require.Zero(t, events)
 	require.Zero(t, finding)
 }
+
+// A live stream says each second how far it has journaled. That must not put off for ever the finding that its end is missing.
+func TestTheEndOfALiveStreamIsMissed(t *testing.T) {
+	const settle = time.Minute
+	now := time.Now()
+	p := presence.New(now)
+	s := p.Stream(1)
+	s.Add(1, 5)
+	s.Hear(now)
+	for range 200 {
+		now = now.Add(time.Second)
+		s.Announce(now, 9)
+		if _, events, early := p.Missing(now, settle); !early && events > 0 {
+			require.EqualValues(t, 4, events)
+			break
+		}
+	}
+	_, events, _ := p.Missing(now, settle)
+	require.EqualValues(t, 4, events)
+
+	// What is announced now is not missed now.
+	s.Add(6, 9)
+	now = now.Add(2 * settle)
+	s.Announce(now, 12)
+	_, events, _ = p.Missing(now, settle)
+	require.Zero(t, events)
+	_, events, _ = p.Missing(now.Add(settle), settle)
+	require.EqualValues(t, 3, events)
+}

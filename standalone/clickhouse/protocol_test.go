@@ -129,6 +129,12 @@ func TestAnErrorInTheMiddleOfAResult(t *testing.T) {
 	require.Equal(t, 500, status)
 	require.True(t, strings.HasPrefix(body, "Code: 395."), body[:min(len(body), 100)])
 	require.Len(t, curl(t, "wait_end_of_query=1", "SELECT randomFixedString(1000) FROM numbers(1000) FORMAT RowBinary"), 1_000_000)
+	// What waits in a file and what comes later in small pieces keeps its order.
+	var ordered strings.Builder
+	for i := range 40_000 {
+		fmt.Fprintln(&ordered, i)
+	}
+	require.Equal(t, ordered.String(), curl(t, "wait_end_of_query=1", "SELECT number FROM numbers(40000) SETTINGS max_block_size = 500, max_threads = 1 FORMAT TSV"))
 }
 
 // Whatever the format, a result is one document, and whole.

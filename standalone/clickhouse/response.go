@@ -65,7 +65,7 @@ func (o *response) copy(data []byte) error { return o.stream(bytes.NewReader(dat
 // Write takes bytes of the result.
 func (o *response) Write(p []byte) (int, error) {
 	if !o.sent {
-		if o.start.Len()+len(p) <= held {
+		if o.spool == nil && o.start.Len()+len(p) <= held {
 			return o.start.Write(p)
 		}
 		if o.q.whole {
