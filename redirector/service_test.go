@@ -112,6 +112,8 @@ func TestAVisitReachesKafka(t *testing.T) {
 	door, where := world(t)
 	c := config(t)
 	s, stop := start(t, c, where)
+	// Until the shared salt is there, ids come from one of our own.
+	require.Eventually(t, func() bool { return s.salts.Shared(uint32(time.Now().Unix() / (24 * 60 * 60))) }, time.Minute, time.Millisecond)
 	status, _ := get(t, s, "/aurora")
 	require.Equal(t, http.StatusOK, status)
 	status, location := get(t, s, "/l/shop?sw_page=1")

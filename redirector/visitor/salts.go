@@ -122,7 +122,7 @@ func (s *Salts) refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	for date := first; date <= last; date++ {
-		if s.shares(date) {
+		if s.Shared(date) {
 			continue
 		}
 		value, err := s.fetch(ctx, date)
@@ -167,7 +167,8 @@ func (s *Salts) fetch(ctx context.Context, date uint32) (value [16]byte, err err
 	return [16]byte(b), nil
 }
 
-func (s *Salts) shares(date uint32) bool {
+// Shared reports whether the salt of a date (days since 1970-01-01) is the one that all redirectors share, and not yet one of our own.
+func (s *Salts) Shared(date uint32) bool {
 	for _, t := range s.table.Load() {
 		if t.date == date {
 			return t.shared
