@@ -49,8 +49,10 @@ var ErrNoTerm = errors.New("the partition's term is gone: ClickHouse was started
 // Fence takes partitions and asks who holds them.
 type Fence struct {
 	table *table.Table
-	// Linger is how long a running insert of another owner is waited for before it is killed.
+	// linger is how long a running insert of another owner is waited for before it is killed.
 	linger time.Duration
+	// patience is how long it is waited for altogether.
+	patience time.Duration
 }
 
 // New returns the fence of a table. linger is how long another owner's insert may go on before it is killed; default 10 s.
@@ -58,11 +60,13 @@ func New(t *table.Table, linger time.Duration) *Fence {
 	if linger <= 0 {
 		linger = 10 * time.Second
 	}
-	return &Fence{table: t, linger: linger}
+	return &Fence{table: t, linger: linger, patience: max(4*linger, 10*time.Second)}
 }
 
 // On returns the same fence through another node of the same cluster.
-func (f *Fence) On(node *table.Table) *Fence { return &Fence{table: node, linger: f.linger} }
+func (f *Fence) On(node *table.Table) *Fence {
+	return &Fence{table: node, linger: f.linger, patience: f.patience}
+}
 
 // Take writes a new term for a partition and returns it once it was answered. mine is the term that the caller held last, zero if
 // none, and healed says that the caller came to the end under it.
@@ -140,8 +144,12 @@ func (f *Fence) prefix(partition int32) string {
 	return fmt.Sprintf("spillway insert %s/%d/", f.table.Layout.Database, partition)
 }
 
+// ErrLingers is wrapped by Wait's error when an insert neither ends nor can be killed.
+var ErrLingers = errors.New("an insert of another owner neither ends nor can be killed; restart ClickHouse if that lasts")
+
 // Wait returns when no insert into the partition that another owner began is running any more. One that lingers is killed. It
-// gives up when the term is no longer the partition's.
+// gives up when the term is no longer the partition's, and with ErrLingers when killing does not help: then the partition must not
+// be read, for what the insert writes could still appear.
 func (f *Fence) Wait(ctx context.Context, partition int32, held Term) error {
 	pause, began, killed := 2*time.Millisecond, time.Now(), time.Time{}
 	for {
@@ -162,6 +170,9 @@ func (f *Fence) Wait(ctx context.Context, partition int32, held Term) error {
 				}
 			}
 			killed = time.Now()
+		}
+		if time.Since(began) > f.patience {
+			return fmt.Errorf("wait for %s: %w", strings.Join(running, ", "), ErrLingers)
 		}
 		select {
 		case <-ctx.Done():

@@ -59,7 +59,7 @@ func NewServer(t testing.TB, address string) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{address: u, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
+	s := &Server{address: u, client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	t.Cleanup(s.client.CloseIdleConnections)
 	return s
 }
