@@ -132,6 +132,8 @@ func TestKilledInsertsLeaveNothing(t *testing.T) {
 // A client that goes away after it sent an insert has inserted it once; nobody sends it again. One that goes away while it
 // sends has inserted nothing.
 func TestAClientThatLeaves(t *testing.T) {
+	// A connection of its own each time: one that is kept may be closed by the server just when it is used again.
+	fresh := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	name := fenced(t, 0.02)
 	setTerm(t, name, 1, 5)
 	ctx, leave := context.WithCancel(context.Background())
@@ -140,7 +142,7 @@ func TestAClientThatLeaves(t *testing.T) {
 	require.NoError(t, err)
 	done := make(chan error, 1)
 	go func() {
-		response, err := http.DefaultClient.Do(request)
+		response, err := fresh.Do(request)
 		if err == nil {
 			_ = response.Body.Close()
 		}
@@ -158,7 +160,7 @@ func TestAClientThatLeaves(t *testing.T) {
 	request, err = http.NewRequestWithContext(ctx, http.MethodPost, shared.server.URL+"/?database="+name+"&query="+url.QueryEscape("INSERT INTO events FORMAT TSV"), body)
 	require.NoError(t, err)
 	go func() {
-		response, err := http.DefaultClient.Do(request)
+		response, err := fresh.Do(request)
 		if err == nil {
 			_ = response.Body.Close()
 		}
@@ -178,7 +180,7 @@ func TestAClientThatLeaves(t *testing.T) {
 	request, err = http.NewRequestWithContext(ctx, http.MethodPost, shared.server.URL+"/?log_comment=tag-ask"+slowSettings, strings.NewReader("SELECT sleepEachRow(0.01) FROM numbers(100000)"))
 	require.NoError(t, err)
 	go func() {
-		response, err := http.DefaultClient.Do(request)
+		response, err := fresh.Do(request)
 		if err == nil {
 			_ = response.Body.Close()
 		}
