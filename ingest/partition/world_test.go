@@ -310,7 +310,7 @@ func (w *world) verdict() string {
 // exact waits until the table is exact, and looks again a little later.
 func (w *world) exact() {
 	w.t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute) // longer than a lingering insert is waited for and killed
 	for {
 		v := w.verdict()
 		if v == "" {
