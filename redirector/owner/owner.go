@@ -1,60 +1,26 @@
-// Package owner knows a creator's own browser, so that creators do not count among their own visitors.
-//
-// A creator's dashboard leads to the profile's page with a token in the parameter sw_owner. If the token is good, the page sets it
-// as a cookie, the only one there is, and only in that browser. Later visits of the profile and its links with that cookie are of class
-// owner.
-//
-// A token is "1.PROFILE.EXPIRES.MAC": the profile's id and a Unix time in seconds, both decimal, and the HMAC-SHA256, in base64url
-// without padding, of "spillway owner 1.PROFILE.EXPIRES" keyed by the secret "owner" of the table secrets (32 random bytes, made
-// by whoever needs them first).
+// Package owner knows a creator's own browser, by the tokens of schemas/ownertoken, so that creators do not count among their own
+// visitors.
 package owner
 
 import (
-	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
-	"fmt"
 	"log/slog"
-	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"spillway.dev/schemas/ownertoken"
+	"spillway.dev/schemas/postgres"
 )
 
-// SecretName is the key's name in the table secrets.
-const SecretName = "owner"
-
 // CookiePrefix begins the cookie's name; the profile's id follows.
-const CookiePrefix = "sw_owner_"
-
-// Longest is the greatest length of a token, in bytes.
-const Longest = 2 + 21 + 21 + 43
+const CookiePrefix = ownertoken.CookiePrefix
 
 const (
-	version      = "1."
-	domain       = "spillway owner "
 	retry        = 2 * time.Second
 	queryTimeout = 2 * time.Second
 )
-
-// Sign returns the token that makes a browser the owner's until expires, to the second.
-func Sign(key []byte, profile uint64, expires time.Time) string {
-	claim := strconv.AppendUint([]byte(version), profile, 10)
-	claim = append(claim, '.')
-	claim = strconv.AppendInt(claim, expires.Unix(), 10)
-	return string(claim) + "." + mac(key, claim)
-}
-
-func mac(key, claim []byte) string {
-	h := hmac.New(sha256.New, key)
-	h.Write([]byte(domain))
-	h.Write(claim)
-	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
-}
 
 // Keys checks tokens.
 type Keys struct {
@@ -89,40 +55,36 @@ func (k *Keys) Run(ctx context.Context) error {
 	}
 }
 
-func (k *Keys) fetch(ctx context.Context) (key []byte, err error) {
+func (k *Keys) fetch(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	made := make([]byte, 32)
-	rand.Read(made) // never fails
-	if _, err := k.pool.Exec(ctx, `INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING`, SecretName, made); err != nil {
-		return nil, fmt.Errorf("make secret %s: %w", SecretName, err)
-	}
-	if err := k.pool.QueryRow(ctx, `SELECT value FROM secrets WHERE name = $1`, SecretName).Scan(&key); err != nil {
-		return nil, fmt.Errorf("read secret %s: %w", SecretName, err)
-	}
-	return key, nil
+	return postgres.Secret(ctx, k.pool, ownertoken.Secret)
 }
 
-// Owns tells whether a token is good for a profile at a time, and until when.
-func (k *Keys) Owns(token []byte, profile uint64, now time.Time) (expires time.Time, ok bool) {
+// Owns tells whether a cookie's token makes a visit of the profile its owner's.
+func (k *Keys) Owns(token []byte, profile uint64, now time.Time) bool {
 	key := k.key.Load()
-	if key == nil || len(token) > Longest || !bytes.HasPrefix(token, []byte(version)) {
-		return time.Time{}, false
+	if key == nil {
+		return false
 	}
-	end := bytes.LastIndexByte(token, '.')
-	claim, signature := token[:end], token[end+1:]
-	if !hmac.Equal(signature, []byte(mac(*key, claim))) {
-		return time.Time{}, false
+	purpose, _, ok := ownertoken.Check(*key, token, profile, now)
+	return ok && purpose == ownertoken.Browser
+}
+
+// Claim tells what becomes of the cookie of a browser that brought a token of the dashboard: it holds cookie until expires, or, if
+// cookie is empty, is taken away. It is ok only if the token is good.
+func (k *Keys) Claim(token []byte, profile uint64, now time.Time) (cookie string, expires time.Time, ok bool) {
+	key := k.key.Load()
+	if key == nil {
+		return "", time.Time{}, false
 	}
-	// What is signed has been written by Sign.
-	id, until, _ := bytes.Cut(claim[len(version):], []byte{'.'})
-	signed, err := strconv.ParseUint(string(id), 10, 64)
-	if err != nil || signed != profile {
-		return time.Time{}, false
+	purpose, _, ok := ownertoken.Check(*key, token, profile, now)
+	switch {
+	case ok && purpose == ownertoken.Claim:
+		expires = now.Add(ownertoken.BrowserTime)
+		return ownertoken.Sign(*key, ownertoken.Browser, profile, expires), expires, true
+	case ok && purpose == ownertoken.Release:
+		return "", time.Time{}, true
 	}
-	seconds, err := strconv.ParseInt(string(until), 10, 64)
-	if err != nil || seconds <= now.Unix() {
-		return time.Time{}, false
-	}
-	return time.Unix(seconds, 0), true
+	return "", time.Time{}, false
 }

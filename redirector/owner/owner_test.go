@@ -10,40 +10,41 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"spillway.dev/redirector/outage"
+	"spillway.dev/schemas/ownertoken"
 	schema "spillway.dev/schemas/postgres"
 	"spillway.dev/service/enginetest"
 )
 
-func TestOwns(t *testing.T) {
+func TestATokenDoesOnlyWhatItIsFor(t *testing.T) {
 	key := []byte("0123456789abcdef0123456789abcdef")
 	k := NewKeys(nil, slog.New(slog.DiscardHandler))
 	now := time.Unix(1_700_000_000, 0)
-	token := Sign(key, 12, now.Add(time.Hour))
-	_, ok := k.Owns([]byte(token), 12, now)
+	sign := func(purpose ownertoken.Purpose) []byte {
+		return []byte(ownertoken.Sign(key, purpose, 12, now.Add(time.Minute)))
+	}
+	_, _, ok := k.Claim(sign(ownertoken.Claim), 12, now)
 	require.False(t, ok, "no key yet")
+	require.False(t, k.Owns(sign(ownertoken.Browser), 12, now))
 	k.key.Store(&key)
-	expires, ok := k.Owns([]byte(token), 12, now)
-	require.True(t, ok)
-	require.Equal(t, now.Add(time.Hour), expires)
-	require.LessOrEqual(t, len(Sign(key, 1<<64-1, time.Unix(1<<62, 0))), Longest)
 
-	_, ok = k.Owns([]byte(token), 13, now)
-	require.False(t, ok, "another profile")
-	_, ok = k.Owns([]byte(token), 12, now.Add(time.Hour))
-	require.False(t, ok, "over")
-	for i := range token {
-		forged := []byte(token)
-		forged[i] ^= 1
-		_, ok := k.Owns(forged, 12, now)
-		require.False(t, ok, "byte %d", i)
-	}
-	for _, none := range []string{"", "1.", "1", "1..", "2.12.1800000000.x", token + "x", token[:len(token)-1]} {
-		_, ok := k.Owns([]byte(none), 12, now)
-		require.False(t, ok, none)
-	}
-	other := []byte("another key")
-	_, ok = k.Owns([]byte(Sign(other, 12, now.Add(time.Hour))), 12, now)
+	cookie, expires, ok := k.Claim(sign(ownertoken.Claim), 12, now)
+	require.True(t, ok)
+	require.Equal(t, now.Add(ownertoken.BrowserTime), expires)
+	require.True(t, k.Owns([]byte(cookie), 12, expires.Add(-time.Second)))
+	require.False(t, k.Owns([]byte(cookie), 12, expires))
+	require.False(t, k.Owns([]byte(cookie), 13, now))
+
+	cookie, _, ok = k.Claim(sign(ownertoken.Release), 12, now)
+	require.True(t, ok)
+	require.Empty(t, cookie)
+	_, _, ok = k.Claim(sign(ownertoken.Claim), 12, now.Add(time.Minute))
+	require.False(t, ok, "a link that was kept does nothing")
+
+	// What is in the cookie makes no other browser the owner's, and what is in the address is no cookie.
+	_, _, ok = k.Claim(sign(ownertoken.Browser), 12, now)
 	require.False(t, ok)
+	require.False(t, k.Owns(sign(ownertoken.Claim), 12, now))
+	require.False(t, k.Owns(sign(ownertoken.Release), 12, now))
 }
 
 func TestTheKeyIsSharedAndFetchedOncePostgresIsThere(t *testing.T) {

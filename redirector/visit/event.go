@@ -30,11 +30,10 @@ type visit struct {
 	event  event.Event
 	buffer []byte
 
-	host    []byte // without port
-	query   []byte // as sent
-	marks   target.Marks
-	header  header
-	claimed bool // the browser has just proved to be the owner's
+	host   []byte // without port
+	query  []byte // as sent
+	marks  target.Marks
+	header header
 }
 
 // header is what a request's header says that is of interest here.
@@ -84,7 +83,7 @@ func (h *Handler) release(v *visit) {
 	e.UserAgent, e.Referrer, e.Query, e.Host, e.Language, e.Place, e.Country, e.Reason = "", "", "", "", "", "", "", ""
 	clear(v.header.forwarded)
 	v.header = header{forwarded: v.header.forwarded[:0]}
-	v.host, v.query, v.marks, v.claimed = nil, nil, target.Marks{}, false
+	v.host, v.query, v.marks = nil, nil, target.Marks{}
 	if cap(v.buffer) > 64<<10 {
 		v.buffer = make([]byte, 0, 4<<10)
 	}

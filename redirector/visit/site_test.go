@@ -59,11 +59,21 @@ func (n names) Domain(host []byte) string {
 	return ""
 }
 
-// owners knows one token.
+// owners knows one token of each purpose.
 type owners struct{}
 
-func (owners) Owns(token []byte, profile uint64, now time.Time) (time.Time, bool) {
-	return now.Add(time.Hour), string(token) == "1.1.9.good" && profile == 1
+func (owners) Owns(token []byte, profile uint64, _ time.Time) bool {
+	return string(token) == "1.1.9.good" && profile == 1
+}
+
+func (owners) Claim(token []byte, profile uint64, now time.Time) (string, time.Time, bool) {
+	switch {
+	case profile == 1 && string(token) == "claim.1.9.good":
+		return "1.1.9.good", now.Add(time.Hour), true
+	case profile == 1 && string(token) == "release.1.9.good":
+		return "", time.Time{}, true
+	}
+	return "", time.Time{}, false
 }
 
 // keeper keeps events the way the journal does: encoded, at once.

@@ -58,7 +58,8 @@ type Countries interface {
 
 // Owners knows creators' own browsers: an *owner.Keys.
 type Owners interface {
-	Owns(token []byte, profile uint64, now time.Time) (expires time.Time, ok bool)
+	Owns(token []byte, profile uint64, now time.Time) bool
+	Claim(token []byte, profile uint64, now time.Time) (cookie string, expires time.Time, ok bool)
 }
 
 // Options of a handler. All must be set unless they say otherwise.
@@ -211,11 +212,13 @@ func (h *Handler) page(ctx *fasthttp.RequestCtx, handle []byte, head bool, now t
 		return kindPage
 	}
 	h.read(ctx, v)
+	if h.claim(ctx, v, profile.ID, now) {
+		return kindPage
+	}
 	cache := "private, no-cache"
-	switch claimed := h.claim(ctx, v, profile.ID, now); {
-	case h.Pages.Views() == page.Rendered:
+	if h.Pages.Views() == page.Rendered {
 		h.view(ctx, v, profile, profile.Layout, head, now)
-	case !claimed:
+	} else {
 		// Shared caches may keep it for a minute; its beacon counts.
 		cache = "public, max-age=0, s-maxage=60"
 	}

@@ -103,14 +103,26 @@ func TestClasses(t *testing.T) {
 
 func TestTheOwnerIsNotAVisitor(t *testing.T) {
 	s := serve(t, page.Rendered, Limits{})
-	response, _ := s.do("GET", "/aurora?sw_owner=1.1.9.good")
+	response, _ := s.do("GET", "/aurora?a=b&sw_owner=claim.1.9.good")
+	require.Equal(t, http.StatusSeeOther, response.StatusCode)
+	require.Equal(t, "/aurora?a=b", response.Header.Get("Location"), "the token does not stay in the address")
+	require.Equal(t, "private, no-store", response.Header.Get("Cache-Control"))
 	cookies := response.Cookies()
 	require.Len(t, cookies, 1)
 	require.Equal(t, "sw_owner_1", cookies[0].Name)
+	require.Equal(t, "1.1.9.good", cookies[0].Value)
 	require.True(t, cookies[0].HttpOnly)
 	require.False(t, cookies[0].Secure, "the pages are http")
 	require.Equal(t, http.SameSiteLaxMode, cookies[0].SameSite)
-	require.Equal(t, event.Class_CLASS_OWNER, s.journal.take()[0].Class)
+	require.Empty(t, s.journal.take(), "nothing was shown yet")
+	response, _ = s.do("GET", "//aurora?sw_owner=claim.1.9.good")
+	require.NotContains(t, response.Header.Get("Location"), "//")
+
+	response, _ = s.do("GET", "/aurora?sw_owner=release.1.9.good")
+	require.Equal(t, http.StatusSeeOther, response.StatusCode)
+	require.Len(t, response.Cookies(), 1)
+	require.True(t, response.Cookies()[0].Expires.Before(time.Now()), "taken away")
+	s.journal.take()
 
 	response, _ = s.do("GET", "/l/off", "Cookie: other=1; sw_owner_1=1.1.9.good")
 	require.Empty(t, response.Cookies())
@@ -119,14 +131,17 @@ func TestTheOwnerIsNotAVisitor(t *testing.T) {
 		s.do("GET", "/l/off", "Cookie: "+cookie)
 		require.Equal(t, event.Class_CLASS_PERSON, s.journal.take()[0].Class, cookie)
 	}
-	response, _ = s.do("GET", "/aurora?sw_owner=1.1.9.bad")
-	require.Empty(t, response.Cookies())
-	require.Equal(t, event.Class_CLASS_PERSON, s.journal.take()[0].Class)
+	for _, token := range []string{"claim.1.9.bad", "1.1.9.good"} {
+		response, _ = s.do("GET", "/aurora?sw_owner="+token)
+		require.Equal(t, http.StatusOK, response.StatusCode)
+		require.Empty(t, response.Cookies())
+		require.Equal(t, event.Class_CLASS_PERSON, s.journal.take()[0].Class)
+	}
 
 	beacon := serve(t, page.Beacon, Limits{})
-	response, _ = beacon.do("GET", "/aurora?sw_owner=1.1.9.good")
+	response, _ = beacon.do("GET", "/aurora?sw_owner=claim.1.9.good")
 	require.Len(t, response.Cookies(), 1)
-	require.Equal(t, "private, no-cache", response.Header.Get("Cache-Control"), "no shared cache keeps the cookie")
+	require.Equal(t, "private, no-store", response.Header.Get("Cache-Control"), "no shared cache keeps the cookie")
 	beacon.do("POST", "/b/aurora?sw_page=7", "Cookie: sw_owner_1=1.1.9.good")
 	require.Equal(t, event.Class_CLASS_OWNER, beacon.journal.take()[0].Class)
 }
