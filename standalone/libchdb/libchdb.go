@@ -7,10 +7,13 @@ package libchdb
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
+	"syscall"
 	"unsafe"
 
 	"github.com/ebitengine/purego"
+	"golang.org/x/sys/unix"
 )
 
 // Library is the loaded shared library.
@@ -39,7 +42,12 @@ type Library struct {
 // Load opens the shared library at path and binds its functions. A process should load it once: the engine keeps
 // process-wide state that cannot be taken down. timezone, for instance "UTC", is the zone of the engine, which knows no other
 // way to be told than the C environment's TZ (Go's own environment is another).
+//
+// Standard input is made empty: see EmptyStdin.
 func Load(path, timezone string) (*Library, error) {
+	if err := EmptyStdin(); err != nil {
+		return nil, err
+	}
 	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
 	if err != nil {
 		return nil, fmt.Errorf("load libchdb: %w", err)
@@ -84,6 +92,21 @@ func Load(path, timezone string) (*Library, error) {
 	// The library's handlers would take SIGSEGV, SIGTERM and others away from the Go runtime.
 	handlers(0)
 	return lib, nil
+}
+
+// EmptyStdin puts /dev/null in the place of standard input. The library's client half asks standard input for more rows of an INSERT, now and
+// then even of one that names its file: on a pipe that somebody holds open it would wait there for ever, where no KILL QUERY
+// reaches it, and on one with data it would insert what was not meant for it.
+func EmptyStdin() error {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return fmt.Errorf("make standard input empty: %w", err)
+	}
+	defer func() { _ = null.Close() }()
+	if err := unix.Dup2(int(null.Fd()), syscall.Stdin); err != nil {
+		return fmt.Errorf("make standard input empty: %w", err)
+	}
+	return nil
 }
 
 // Conn is one connection: a session with its own settings and current database. It is not goroutine-safe.

@@ -8,12 +8,16 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"spillway.dev/standalone/clickhouse"
 	"spillway.dev/standalone/datadir"
 	"spillway.dev/standalone/engines"
 	"spillway.dev/standalone/kafka"
+	"spillway.dev/standalone/libchdb"
 	"spillway.dev/standalone/port"
 	"spillway.dev/standalone/postgres"
 )
@@ -39,15 +43,31 @@ const lockPatience = 15 * time.Second
 // open takes the directory and returns a context that also ends with the parent.
 func (f engineFlags) open(ctx context.Context) (context.Context, *datadir.Dir, error) {
 	if f.WithParent {
+		parent, err := ownStdin()
+		if err != nil {
+			return ctx, nil, err
+		}
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(ctx)
 		go func() {
-			_, _ = io.Copy(io.Discard, os.Stdin)
+			_, _ = io.Copy(io.Discard, parent)
 			cancel()
 		}()
 	}
 	dir, err := datadir.Open(ctx, f.Data, lockPatience)
 	return ctx, dir, err
+}
+
+// ownStdin takes standard input for this process alone: libraries in it, and their children, find an empty one.
+func ownStdin() (*os.File, error) {
+	fd, err := unix.FcntlInt(uintptr(syscall.Stdin), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("keep standard input, whose end says that the parent has ended: %w", err)
+	}
+	if err := libchdb.EmptyStdin(); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "parent"), nil
 }
 
 // close gives the directory back, or removes it: again and again for a moment, since an engine that could not be stopped in time
