@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -148,7 +151,8 @@ func (a *arena) load(ctx context.Context, run string, rate float64, duration tim
 	return seen, err
 }
 
-// process returns the process of that name: redirector-1, ingest-2, rollup-1, profileapi, broker, clickhouse, postgres.
+// process returns the process of that name: redirector-1, ingest-2, rollup-1, profileapi, broker, clickhouse, postgres; of a real
+// Kafka's other nodes broker-2 and broker-3.
 func (a *arena) process(name string) *process.Process {
 	if p := a.Engines()[name]; p != nil {
 		return p
@@ -174,7 +178,7 @@ func (a *arena) start(ctx context.Context, name string) error {
 	if err := a.process(name).Again(ctx, nil); err != nil {
 		return err
 	}
-	if name == "broker" && a.Options.Kafka != nil {
+	if strings.HasPrefix(name, "broker") && a.Options.Kafka != nil {
 		return a.Options.Kafka.Wait(ctx)
 	}
 	return nil
@@ -186,7 +190,7 @@ func (a *arena) revive(ctx context.Context) (ended []string, err error) {
 	for _, s := range a.Services() {
 		s.Heal()
 	}
-	for _, name := range []string{"broker", "clickhouse", "postgres"} {
+	for _, name := range slices.Sorted(maps.Keys(a.Engines())) {
 		if !a.process(name).Running() {
 			ended = append(ended, name+": "+a.process(name).State())
 			failed = append(failed, a.start(ctx, name))

@@ -146,6 +146,7 @@ func (c *Chaos) sections() []section {
 	var chosen []section
 	for _, s := range []section{
 		{name: "Processes", faults: processFaults(session)},
+		{name: "Kafka's nodes", faults: nodeFaults(session, c.config.Kafka)},
 		{name: "Connections", faults: wireFaults(session)},
 		{name: "Destroyed data", on: damaged, faults: dataFaults()},
 		{name: "Full disks", on: limited, faults: diskFaults()},
@@ -169,8 +170,8 @@ func (c *Chaos) sections() []section {
 	return chosen
 }
 
-func everyFault(session time.Duration) []Fault {
-	return slices.Concat(processFaults(session), wireFaults(session), kafkaFaults(), diskFaults(), dataFaults())
+func everyFault(session time.Duration, nodes int) []Fault {
+	return slices.Concat(processFaults(session), nodeFaults(session, nodes), wireFaults(session), kafkaFaults(), diskFaults(), dataFaults())
 }
 
 // sessionOf is the silence after which the group takes an ingest for dead: the shortest that Apache Kafka allows, or less.

@@ -67,8 +67,36 @@ func processFaults(session time.Duration) []Fault {
 	}
 	return append(all, Fault{
 		Name: "rolling restart", Does: "Every service and every engine in turn: SIGTERM, and the next one when it is back.",
-		Touches: append([]string{"redirector-2", "ingest-2", "rollup-2"}, names...), strike: rolling,
+		Touches: append([]string{"redirector-2", "ingest-2", "rollup-2"}, names...), strike: rolling(
+			"redirector-1", "redirector-2", "ingest-1", "ingest-2", "rollup-1", "rollup-2", "profileapi", "broker", "clickhouse", "postgres",
+		),
 	})
+}
+
+// nodeFaults are what befalls the nodes of a Kafka of three, whose topics ask for two that acknowledge. Of fewer there are none.
+func nodeFaults(session time.Duration, nodes int) []Fault {
+	if nodes < 3 {
+		return nil
+	}
+	return []Fault{
+		{
+			Name: "kill -9 broker-2", Does: "One of three nodes; started again three seconds later.", Expect: "The others go on.",
+			Hold: 3 * time.Second, Touches: []string{"broker-2"}, Random: true, Short: true, strike: kill("broker-2"),
+		},
+		{
+			Name: "kill -9 of two nodes", Does: "Two of three, so that nothing can be acknowledged; started again three seconds later.",
+			Expect: "Journals hold what comes meanwhile.",
+			Hold:   3 * time.Second, Touches: []string{"broker", "broker-2", "broker-3"}, Short: true, strike: kill("broker-2", "broker-3"),
+		},
+		{
+			Name: "SIGSTOP broker-3", Does: fmt.Sprintf("It stands still for %s: the others elect leaders for what it led, and it wakes up as one.", session+2*time.Second),
+			Hold: session + 2*time.Second, Touches: []string{"broker-3"}, Random: true, strike: freeze("broker-3"),
+		},
+		{
+			Name: "rolling restart of the nodes", Does: "SIGTERM to one after the other, the next when it is back.",
+			Touches: []string{"broker", "broker-2", "broker-3"}, strike: rolling("broker", "broker-2", "broker-3"),
+		},
+	}
 }
 
 type strike func(ctx context.Context, a *arena) (func(context.Context) error, error)
@@ -153,24 +181,25 @@ func restartWithoutPostgres(ctx context.Context, a *arena) (func(context.Context
 	return a.starter("postgres"), nil
 }
 
-func rolling(ctx context.Context, a *arena) (func(context.Context) error, error) {
-	for _, name := range []string{
-		"redirector-1", "redirector-2", "ingest-1", "ingest-2", "rollup-1", "rollup-2", "profileapi", "broker", "clickhouse", "postgres",
-	} {
-		restart, err := terminate(name)(ctx, a)
-		if err != nil {
-			return nil, err
-		}
-		if err := restart(ctx); err != nil {
-			return nil, err
-		}
-		if a.Engines()[name] == nil {
-			if err := a.service(name).Ready(ctx, 30*time.Second); err != nil {
+// rolling restarts processes gently, each when the one before is back.
+func rolling(names ...string) strike {
+	return func(ctx context.Context, a *arena) (func(context.Context) error, error) {
+		for _, name := range names {
+			restart, err := terminate(name)(ctx, a)
+			if err != nil {
 				return nil, err
 			}
+			if err := restart(ctx); err != nil {
+				return nil, err
+			}
+			if a.Engines()[name] == nil {
+				if err := a.service(name).Ready(ctx, 30*time.Second); err != nil {
+					return nil, err
+				}
+			}
 		}
+		return healed, nil
 	}
-	return healed, nil
 }
 
 // sleep waits, unless ctx ends before.

@@ -62,7 +62,7 @@ func TestLossesAreNamed(t *testing.T) {
 
 func TestEveryFaultIsComplete(t *testing.T) {
 	names := map[string]bool{}
-	for _, f := range everyFault(3 * time.Second) {
+	for _, f := range everyFault(3*time.Second, 3) {
 		require.False(t, names[f.Name], "two faults are called %s", f.Name)
 		names[f.Name] = true
 		require.NotEmpty(t, f.Does, f.Name)

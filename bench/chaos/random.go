@@ -24,7 +24,7 @@ func (c *Chaos) atRandom(ctx context.Context, a *arena, section string) error {
 		return err
 	}
 	var faults []Fault
-	for _, f := range everyFault(a.session) {
+	for _, f := range everyFault(a.session, c.config.Kafka) {
 		if f.Random {
 			faults = append(faults, f)
 		}

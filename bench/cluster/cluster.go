@@ -219,13 +219,17 @@ func (c *Cluster) Brokers() []string {
 	return strings.Split(c.Broker.Line(), ",")
 }
 
-// Engines returns the processes that are the engines, by name. A cluster of Apache Kafka is its first node here.
+// Engines returns the processes that are the engines, by name. Of a cluster of Apache Kafka the first node is "broker" here, the others
+// are "broker-2" and "broker-3".
 func (c *Cluster) Engines() map[string]*process.Process {
-	broker := c.Broker
-	if broker == nil {
-		broker = c.Kafka.Nodes[0]
+	engines := map[string]*process.Process{"broker": c.Broker, "clickhouse": c.ClickHouse, "postgres": c.Postgres}
+	if c.Kafka != nil {
+		engines["broker"] = c.Kafka.Nodes[0]
+		for i, node := range c.Kafka.Nodes[1:] {
+			engines["broker-"+strconv.Itoa(i+2)] = node
+		}
 	}
-	return map[string]*process.Process{"broker": broker, "clickhouse": c.ClickHouse, "postgres": c.Postgres}
+	return engines
 }
 
 // Services returns all services, in the order of the way of a click.
