@@ -93,6 +93,7 @@ lint: check $(GOLANGCI) ## gofmt, go vet, staticcheck and more; known vulnerabil
 	@out=$$(gofmt -l $(MODULES)); test -z "$$out" || { echo "not formatted by gofmt: $$out" >&2; exit 1; }
 	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(GOLANGCI) run --allow-serial-runners ./...) || exit 1; done
 	@for m in $(MODULES); do (cd $$m && GOWORK=off go build ./... && GOWORK=off go mod tidy -diff >/dev/null) || { echo "$$m does not build alone, or its go.mod is not tidy: cd $$m && GOWORK=off go mod tidy" >&2; exit 1; }; done
+	@for t in $$(grep -oE '\bTest[A-Z][A-Za-z]+' docs/exactly-once.md | sort -u); do grep -rqE "^func $$t\(" --include='*_test.go' $(MODULES) || { echo "docs/exactly-once.md names $$t, which is no test" >&2; exit 1; }; done
 	@! grep -rn 'apache/arrow/go/v1[0-7]' --include=go.mod $(MODULES) || { echo "use github.com/apache/arrow-go/v18" >&2; exit 1; }
 	@$(MAKE) --no-print-directory vulnerabilities
 

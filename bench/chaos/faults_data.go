@@ -33,6 +33,16 @@ func dataFaults() []Fault {
 		journal("missing journal segment", "A segment's file is gone.", "", Named, removeSegment),
 		journal("journal cursor lost", "Every file beside the segments is gone.", "What was shipped already is sent again, and skipped.", None, removeState),
 		{
+			Name: "journal cloned", Does: "As above; then redirector-1 and another redirector on a copy of its journal start at the same time.",
+			Expect: "Both send the same events under the same names.",
+			Rate:   800, on: damaged, Touches: []string{"redirector-1"}, strike: cloneJournal,
+		},
+		{
+			Name: "journal restored from a backup", Does: "The journal is copied while it is written; a second later redirector-1 is killed and started on the copy.",
+			Expect: "What the backup has is sent again, and skipped.",
+			Loss:   Unseen, Rate: 800, on: damaged, Touches: []string{"redirector-1"}, strike: restoreJournal,
+		},
+		{
 			Name: "broker back without its last records", Does: "Its directory is set back by a second, under kill -9. What ingest had not read is destroyed.",
 			Loss: Named, on: damaged, Touches: []string{"broker"}, strike: rewindBroker,
 		},
@@ -51,17 +61,58 @@ func dataFaults() []Fault {
 
 func damageJournal(damage func(*arena, string) error) strike {
 	return func(ctx context.Context, a *arena) (func(context.Context) error, error) {
-		a.relays("redirector-1", "broker", (*wire.Relay).Stick)
-		if err := sleep(ctx, 3*time.Second); err != nil {
+		dir, err := killWithBacklog(ctx, a)
+		if err != nil {
 			return nil, err
 		}
-		a.process("redirector-1").Kill()
-		err := damage(a, filepath.Join(a.service("redirector-1").Dir, "journal"))
+		err = damage(a, dir)
 		return func(ctx context.Context) error {
 			a.relays("redirector-1", "broker", (*wire.Relay).Heal)
 			return a.start(ctx, "redirector-1")
 		}, err
 	}
+}
+
+// killWithBacklog kills redirector-1 when its journal holds what it could not ship for three seconds, and returns the journal's directory.
+func killWithBacklog(ctx context.Context, a *arena) (journal string, err error) {
+	a.relays("redirector-1", "broker", (*wire.Relay).Stick)
+	if err := sleep(ctx, 3*time.Second); err != nil {
+		return "", err
+	}
+	a.process("redirector-1").Kill()
+	return a.journal("redirector-1"), nil
+}
+
+func (a *arena) journal(redirector string) string {
+	return filepath.Join(a.service(redirector).Dir, "journal")
+}
+
+func cloneJournal(ctx context.Context, a *arena) (func(context.Context) error, error) {
+	const clone = "redirector-clone"
+	journal, err := killWithBacklog(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(a.Options.Dir, clone)
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755), copyTree(journal, filepath.Join(dir, "journal"))); err != nil {
+		return nil, fmt.Errorf("clone a journal: %w", err)
+	}
+	return func(ctx context.Context) error {
+		a.relays("redirector-1", "broker", (*wire.Relay).Heal)
+		other, err := a.Redirector(ctx, clone)
+		if err != nil {
+			return err
+		}
+		return errors.Join(a.start(ctx, "redirector-1"), other.Ready(ctx, 30*time.Second), sleep(ctx, 2*time.Second), other.Stop(30*time.Second))
+	}, nil
+}
+
+func restoreJournal(ctx context.Context, a *arena) (func(context.Context) error, error) {
+	dir := a.journal("redirector-1")
+	if err := errors.Join(os.RemoveAll(dir+".copy"), copyTree(dir, dir+".copy")); err != nil {
+		return nil, err
+	}
+	return a.starter("redirector-1"), a.replaceAfterASecond(ctx, a.process("redirector-1"), dir)
 }
 
 // segments returns the journal's segment files, oldest first: their names sort by age.
@@ -175,14 +226,15 @@ func (a *arena) setBack(ctx context.Context, p *process.Process, dir string) err
 	if err := freezeFor(p, func() error { return copyTree(dir, dir+".copy") }); err != nil {
 		return err
 	}
+	return a.replaceAfterASecond(ctx, p, dir)
+}
+
+func (a *arena) replaceAfterASecond(ctx context.Context, p *process.Process, dir string) error {
 	if err := sleep(ctx, time.Second); err != nil {
 		return err
 	}
 	p.Kill()
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("set %s back: %w", dir, err)
-	}
-	if err := os.Rename(dir+".copy", dir); err != nil {
+	if err := errors.Join(os.RemoveAll(dir), os.Rename(dir+".copy", dir)); err != nil {
 		return fmt.Errorf("set %s back: %w", dir, err)
 	}
 	return nil

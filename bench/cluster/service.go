@@ -72,6 +72,17 @@ func (c *Cluster) service(name string, usesKafka, usesClickHouse, usesPostgres b
 	return s, nil
 }
 
+// Redirector starts one more redirector on the journal that stands in its directory, which is Dir/NAME/journal. It is none of the cluster's
+// Services: nobody sends it visitors, and who started it ends it.
+func (c *Cluster) Redirector(ctx context.Context, name string) (*Service, error) {
+	s, err := c.service(name, true, false, true)
+	if err != nil {
+		return nil, err
+	}
+	s.Process, err = c.run(ctx, s.spec)
+	return s, err
+}
+
 // Ready waits until the service says that it can do its work.
 func (s *Service) Ready(ctx context.Context, patience time.Duration) error {
 	deadline, last := time.Now().Add(patience), "no answer"
