@@ -96,7 +96,8 @@ func Load(path, timezone string) (*Library, error) {
 
 // EmptyStdin puts /dev/null in the place of standard input. The library's client half asks standard input for more rows of an INSERT, now and
 // then even of one that names its file: on a pipe that somebody holds open it would wait there for ever, where no KILL QUERY
-// reaches it, and on one with data it would insert what was not meant for it.
+// reaches it, and on one with data it would insert what was not meant for it. It also makes standard input non-blocking, for all who share
+// it: whoever waited there for the end of the parent would, at the next signal that interrupts the read, be told to try again instead.
 func EmptyStdin() error {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
