@@ -21,6 +21,7 @@ import (
 	"spillway.dev/profileapi/alert"
 	"spillway.dev/profileapi/api"
 	"spillway.dev/profileapi/dashboard"
+	"spillway.dev/profileapi/export"
 	"spillway.dev/profileapi/insight"
 	"spillway.dev/profileapi/limit"
 	"spillway.dev/profileapi/live"
@@ -40,6 +41,7 @@ type Config struct {
 	SignUp      bool     `name:"sign-up" env:"SPILLWAY_SIGN_UP" default:"true" negatable:"" help:"Let anybody make an account on the dashboard."`
 	Private     bool     `name:"private-webhooks" env:"SPILLWAY_PRIVATE_WEBHOOKS" help:"Let webhooks lead to this machine and the network around it, and over http."`
 	Rate        int      `name:"api-rate" env:"SPILLWAY_API_RATE" default:"3000" help:"Requests that each token may make in a minute. 0: as many as it likes."`
+	Exports     int      `name:"api-exports" env:"SPILLWAY_API_EXPORTS" default:"4" help:"Exports of single events (GET /v1/export) that may run at once; one client may run two of them."`
 	Connections int32    `name:"api-database-connections" env:"SPILLWAY_API_DATABASE_CONNECTIONS" default:"10" help:"Most connections to PostgreSQL."`
 }
 
@@ -73,6 +75,9 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 	if config.Connections < 2 {
 		return nil, fmt.Errorf("%d connections to PostgreSQL: use at least 2 (SPILLWAY_API_DATABASE_CONNECTIONS)", config.Connections)
 	}
+	if config.Exports < 1 {
+		return nil, fmt.Errorf("%d exports at once: use at least 1 (SPILLWAY_API_EXPORTS)", config.Exports)
+	}
 	s := &Service{config: config, where: where, log: log, stopping: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -95,6 +100,10 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 	if s.hub, err = live.NewHub(s.pool, reader, live.Options{}, log, metrics); err != nil {
 		return nil, err
 	}
+	exports, err := export.NewSource(where, export.Options{AtOnce: config.Exports}, metrics)
+	if err != nil {
+		return nil, err
+	}
 	s.alerts = alert.NewWatch(s.pool, reader, alert.Options{Private: config.Private}, log)
 	var quota *limit.Limiter
 	if config.Rate > 0 {
@@ -108,7 +117,7 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 		origin = "http://" + s.Address()
 	}
 	if s.api, err = api.New(api.Options{
-		Pool: s.pool, Accounts: accounts, Profiles: profiles, Reader: reader, Hub: s.hub, Limit: quota,
+		Pool: s.pool, Accounts: accounts, Profiles: profiles, Reader: reader, Hub: s.hub, Exports: exports, Limit: quota,
 		PrivateWebhooks: config.Private, Stopping: s.stopping, Cookie: dashboard.CookieName(strings.HasPrefix(origin, "https:")), Public: config.Public, Log: log, Metrics: metrics,
 	}); err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ import (
 	"spillway.dev/profileapi/account"
 	"spillway.dev/profileapi/alert"
 	"spillway.dev/profileapi/annotation"
+	"spillway.dev/profileapi/export"
 	"spillway.dev/profileapi/insight"
 	"spillway.dev/profileapi/limit"
 	"spillway.dev/profileapi/live"
@@ -44,6 +45,7 @@ type API struct {
 	annotations *annotation.Store
 	shares      *share.Store
 	alerts      *alert.Store
+	exports     *export.Source
 	private     bool
 	stopping    <-chan struct{}
 
@@ -62,6 +64,8 @@ type Options struct {
 	Profiles *profile.Store
 	Reader   *insight.Reader
 	Hub      *live.Hub
+	// Exports gives single events; nil: exports are refused.
+	Exports *export.Source
 	// Limit counts the requests of each token; nil: they are not limited.
 	Limit *limit.Limiter
 	// Cookie is the name of the cookie that holds a signed-in browser's session; empty: there are none.
@@ -82,7 +86,7 @@ type Options struct {
 func New(o Options) (*API, error) {
 	a := &API{
 		accounts: o.Accounts, profiles: o.Profiles, pool: o.Pool, reader: o.Reader, hub: o.Hub, limiter: o.Limit, cookie: o.Cookie,
-		annotations: annotation.NewStore(o.Pool), shares: share.NewStore(o.Pool), alerts: alert.NewStore(o.Pool), private: o.PrivateWebhooks, stopping: o.Stopping,
+		annotations: annotation.NewStore(o.Pool), shares: share.NewStore(o.Pool), alerts: alert.NewStore(o.Pool), exports: o.Exports, private: o.PrivateWebhooks, stopping: o.Stopping,
 		public: strings.TrimRight(o.Public, "/"), log: o.Log, now: o.Now,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "spillway_profileapi_requests_total", Help: "Requests by operation and class of status."}, []string{"operation", "status"}),
@@ -123,6 +127,7 @@ func New(o Options) (*API, error) {
 	a.registerShares()
 	a.registerCodes()
 	a.registerAlerts()
+	a.registerExport()
 	if err := a.registerGraph(); err != nil {
 		return nil, err
 	}
