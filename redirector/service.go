@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"spillway.dev/redirector/address"
+	"spillway.dev/redirector/class"
 	"spillway.dev/redirector/country"
 	"spillway.dev/redirector/directory"
 	"spillway.dev/redirector/journal"
@@ -38,6 +39,7 @@ type Config struct {
 	Trusted       []string      `name:"trusted-proxies" env:"SPILLWAY_TRUSTED_PROXIES" default:"127.0.0.0/8,::1/128" sep:"," placeholder:"NETWORK,..." help:"Networks of the proxies whose X-Forwarded-For and country header are believed."`
 	CountryHeader string        `name:"country-header" env:"SPILLWAY_COUNTRY_HEADER" placeholder:"NAME" help:"Header in which a trusted proxy writes the visitor's country, as CF-IPCountry. Empty: none."`
 	Countries     string        `name:"country-database" env:"SPILLWAY_COUNTRY_DATABASE" placeholder:"FILE" help:"Database in MaxMind's format that tells the country of an address. Empty: none."`
+	Rules         string        `name:"rules" env:"SPILLWAY_RULES" placeholder:"FILE" help:"The operator's own rules about who is a person (docs/counting.md); followed while it changes. Empty: none."`
 	Views         string        `name:"views" env:"SPILLWAY_VIEWS" default:"page" enum:"page,beacon" help:"What counts a view: the rendered page, or the page's own beacon, so that a CDN may keep pages."`
 	Journal       string        `name:"journal" env:"SPILLWAY_JOURNAL" placeholder:"DIRECTORY" help:"Directory of the journal, on a disk that outlives the process. One redirector each."`
 	JournalBytes  int64         `name:"journal-bytes" env:"SPILLWAY_JOURNAL_BYTES" default:"4294967296" help:"Most bytes of the journal; beyond, events are dropped and counted."`
@@ -67,6 +69,7 @@ type Service struct {
 	salts     *visitor.Salts
 	owners    *owner.Keys
 	countries *country.Database // nil: none
+	rules     *class.Rulebook   // nil: none
 	server    *visit.Server
 	listener  net.Listener
 	farewell  time.Duration
@@ -146,6 +149,12 @@ func New(ctx context.Context, c Config, where engines.Addresses, log *slog.Logge
 		}
 		options.Countries = s.countries
 	}
+	if c.Rules != "" {
+		if s.rules, err = class.OpenRulebook(c.Rules, log.With("part", "rules"), registry); err != nil {
+			return nil, err
+		}
+		options.Rules = s.rules
+	}
 	handler, err := visit.NewHandler(options)
 	if err != nil {
 		return nil, err
@@ -202,6 +211,9 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	if s.countries != nil {
 		parts = append(parts, lifecycle.Part{Name: "countries", Run: s.countries.Run})
+	}
+	if s.rules != nil {
+		parts = append(parts, lifecycle.Part{Name: "rules", Run: s.rules.Run})
 	}
 	return lifecycle.Run(ctx, s.log, parts...)
 }

@@ -15,6 +15,7 @@ import (
 	"spillway.dev/ingest/enrich"
 	"spillway.dev/ingest/presence"
 	"spillway.dev/schemas/event"
+	"spillway.dev/schemas/rules"
 )
 
 // Longest texts that are stored, in bytes. The redirector cuts at the same or earlier; whoever else writes events need not.
@@ -214,11 +215,12 @@ func (b *Block) append(stream, sequence, offset uint64, f *fields) {
 	b.utmTerm.append(safe(b.campaign.Term, maxCampaign, &b.scratch))
 	b.utmContent.append(safe(b.campaign.Content, maxCampaign, &b.scratch))
 
-	// The redirector saw the request; only who it took for a person, or did not judge, is judged by the user agent.
-	if f.class <= uint64(event.Class_CLASS_PERSON) {
+	// The redirector saw the request; only who it took for a person, or did not judge, is judged by the user agent. What a rule of
+	// the operator's decided is decided, also when it says person.
+	if f.class <= uint64(event.Class_CLASS_PERSON) && !rules.Is(f.reasonFor) {
 		b.classes = append(b.classes, int8(agent.Class))
 		b.reason.appendString(agent.Reason)
-		b.rulesVersions = append(b.rulesVersions, enrich.Version)
+		b.rulesVersions = append(b.rulesVersions, rules.Rebase(uint32(f.rules), enrich.Version))
 	} else {
 		b.classes = append(b.classes, known(f.class, uint64(event.Class_CLASS_TEST)))
 		b.reason.append(safe(f.reasonFor, maxShort, &b.scratch))

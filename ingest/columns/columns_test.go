@@ -48,7 +48,7 @@ func full() *event.Event {
 		TimeUs: 1_800_000_000_123456, Kind: event.Kind_KIND_CLICK, Class: event.Class_CLASS_PERSON, ProfileId: 1 << 63, LinkId: 6, Visitor: math.MaxUint64,
 		Date: 20833, Surface: event.Surface_SURFACE_QR, Place: "poster", Variant: "night", Layout: 9, Country: "DE", UserAgent: firefox,
 		Referrer: "https://www.instagram.com/ada", Query: "utm_source=news%20letter&utm_medium=social&utm_campaign=c&utm_term=t&utm_content=x", Host: "me.example",
-		Language: "de-DE", Reason: "", RulesVersion: 77, Suspect: true,
+		Language: "de-DE", Reason: "", RulesVersion: 3_000_077, Suspect: true,
 	}
 }
 
@@ -63,10 +63,12 @@ func TestColumnsInTheTable(t *testing.T) {
 	head := full()
 	head.Class, head.Reason, head.UserAgent = event.Class_CLASS_HEAD, "HEAD request", "curl/8"
 	strange := &event.Event{TimeUs: 0, Kind: 99, Class: 99, Surface: 99, Date: 65535, UserAgent: "a\xff\xfeb", Place: strings.Repeat("ä", 60), Referrer: "https://x.example/" + strings.Repeat("y", 600)}
-	batch := encode(t, 42, 5, full(), head, strange, &event.Event{UserAgent: "facebookexternalhit/1.1", TimeUs: 86400e6 * 20833})
-	n, expired, err := b.Append(&batch, 1234, []presence.Range{{First: 5, Last: 8}}, 0)
+	ruled := full()
+	ruled.UserAgent, ruled.Reason = "curl/8", "rule: our checks"
+	batch := encode(t, 42, 5, full(), head, strange, &event.Event{UserAgent: "facebookexternalhit/1.1", TimeUs: 86400e6 * 20833}, ruled)
+	n, expired, err := b.Append(&batch, 1234, []presence.Range{{First: 5, Last: 9}}, 0)
 	require.NoError(t, err)
-	require.Equal(t, 4, n)
+	require.Equal(t, 5, n)
 	require.Zero(t, expired)
 	body, err := b.Encode()
 	require.NoError(t, err)
@@ -88,14 +90,15 @@ func TestColumnsInTheTable(t *testing.T) {
 		}
 		return strings.Join(columns, ", ")
 	}
-	require.Equal(t, fmt.Sprintf("42|3|1234|%d|2027-01-15 08:00:00.123456|2027-01-15|click|person||1|true|9223372036854775808|6|18446744073709551615|qr|poster|night|9|me.example", uint64(term)),
+	require.Equal(t, fmt.Sprintf("42|3|1234|%d|2027-01-15 08:00:00.123456|2027-01-15|click|person||2000077|true|9223372036854775808|6|18446744073709551615|qr|poster|night|9|me.example", uint64(term)),
 		ask(5, strs("stream", "partition", "offset", "term", "time", "date", "kind", "class", "reason", "rules_version", "suspect", "profile_id", "link_id", "visitor", "surface", "place", "variant", "layout", "host")))
 	require.Equal(t, "DE|de-DE|desktop|Firefox|Linux|"+firefox+"|https://www.instagram.com/ada|instagram.com|social|news letter|social|c|t|x",
 		ask(5, strs("country", "language", "device", "browser", "os", "user_agent", "referrer", "referrer_host", "channel", "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")))
-	require.Equal(t, "head|HEAD request|77", ask(6, strs("class", "reason", "rules_version")), "who saw the request knows better than the user agent")
+	require.Equal(t, "head|HEAD request|3000077", ask(6, strs("class", "reason", "rules_version")), "who saw the request knows better than the user agent")
 	require.Equal(t, "unknown|unknown|unknown|2149-06-06|a��b|"+strings.Repeat("ä", 32)+"|512|x.example|other",
 		ask(7, strs("kind", "class", "surface", "date", "user_agent", "place", "length(referrer)", "referrer_host", "channel")))
 	require.Equal(t, "preview|facebookexternalhit|2027-01-15|direct", ask(8, strs("class", "reason", "date", "channel")))
+	require.Equal(t, "person|rule: our checks|3000077", ask(9, strs("class", "reason", "rules_version")), "what an operator's rule decided is decided")
 
 	// The block's columns are all of the table's.
 	require.EqualValues(t, len(b.Names()), tabletest.Number(t, tbl, "SELECT count() FROM system.columns WHERE database = currentDatabase() AND table = 'events'"))

@@ -9,9 +9,9 @@ package enrich
 
 import "spillway.dev/schemas/event"
 
-// Version of the rules here. It stands in every row whose class these rules decided: raise it with every change of a rule or of
-// crawlers.json, so that it can be told which rows an older rule judged.
-const Version = 1
+// Version of the rules here. It stands in every row whose class these rules decided, together with that of the operator's file
+// (rules.Rebase): raise it with every change of a rule or of crawlers.json, so that it can be told which rows an older rule judged.
+const Version = 2
 
 // Agent is what a user agent says.
 type Agent struct {

@@ -1,15 +1,18 @@
-// Package class tells from a request alone who made it: a person, or a browser or program on its own account. Ingest refines
-// what is a person here by the user agent, where it costs the visitor nothing.
+// Package class tells from a request alone who made it: a person, or a browser or program on its own account; first by what the
+// request says of itself, then by the operator's rules. Ingest refines by the user agent what no rule decided and is a person here,
+// where it costs the visitor nothing.
 package class
 
 import (
 	"bytes"
 
 	"spillway.dev/schemas/event"
+	"spillway.dev/schemas/rules"
 )
 
-// RulesVersion is the version of the rules in this package, written into every event. Raise it with every change of them.
-const RulesVersion = 1
+// RulesVersion is the version of the rules in this package, written into every event, together with that of the operator's file
+// (rules.Set.Version). Raise it with every change of them.
+const RulesVersion = 2
 
 // Reasons, as they stand in the event.
 const (
@@ -52,6 +55,19 @@ func Of(r Request) (event.Class, string) {
 		return event.Class_CLASS_OWNER, ReasonOwner
 	}
 	return event.Class_CLASS_PERSON, ""
+}
+
+// ByRules is Of with the operator's rules: they decide about whoever is a person by what the request says of itself. Nil or empty
+// rules cost nothing; nothing is allocated.
+func ByRules(set *rules.Set, r Request, v rules.Visit) (event.Class, string) {
+	class, reason := Of(r)
+	if class != event.Class_CLASS_PERSON || set == nil {
+		return class, reason
+	}
+	if rule := set.Match(v); rule != nil {
+		return rule.Class, rule.Reason()
+	}
+	return class, reason
 }
 
 // ahead tells whether a purpose says that nobody has asked for the page yet.

@@ -13,6 +13,7 @@ import (
 	"spillway.dev/redirector/target"
 	"spillway.dev/redirector/visitor"
 	"spillway.dev/schemas/event"
+	"spillway.dev/schemas/rules"
 )
 
 // Limits of an event's texts, in bytes (schemas/event/event.proto).
@@ -101,8 +102,13 @@ func (h *Handler) record(ctx *fasthttp.RequestCtx, v *visit, zone *time.Location
 	e.Date = visitor.Date(now, zone)
 	from.class.Head = head
 	from.class.Owner = h.owns(ctx, v, e.ProfileId, now)
-	e.Class, e.Reason = class.Of(from.class)
-	e.RulesVersion = class.RulesVersion
+	e.UserAgent = v.text(from.agent, maxAgent)
+	var set *rules.Set
+	if h.Rules != nil {
+		set = h.Rules.Rules()
+	}
+	e.Class, e.Reason = class.ByRules(set, from.class, rules.Visit{UserAgent: e.UserAgent, Address: client, Headers: &ctx.Request.Header})
+	e.RulesVersion = set.Version(class.RulesVersion)
 	e.Visitor, v.buffer = h.Visitors.ID(e.Date, e.ProfileId, client, from.agent, v.buffer)
 	e.Country = ""
 	if trusted {
@@ -112,7 +118,6 @@ func (h *Handler) record(ctx *fasthttp.RequestCtx, v *visit, zone *time.Location
 		e.Country = h.Countries.Of(client)
 	}
 	e.Place = view(v.marks.Place)
-	e.UserAgent = v.text(from.agent, maxAgent)
 	e.Referrer = v.text(withoutQuery(from.referrer), maxReferrer)
 	e.Query = v.text(v.own(v.query), maxQuery)
 	e.Host = v.text(v.host, maxHost)

@@ -29,6 +29,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"spillway.dev/redirector/address"
+	"spillway.dev/redirector/class"
 	"spillway.dev/redirector/directory"
 	"spillway.dev/redirector/page"
 	"spillway.dev/schemas/event"
@@ -75,6 +76,8 @@ type Options struct {
 	CountryHeader string
 	// Countries is asked where the header says nothing. Nil: the country stays unknown.
 	Countries Countries
+	// Rules are the operator's own about who a visitor is. Nil: there are none.
+	Rules *class.Rulebook
 	// Now tells the time. Nil: time.Now.
 	Now      func() time.Time
 	Log      *slog.Logger

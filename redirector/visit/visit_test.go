@@ -45,7 +45,7 @@ func TestClick(t *testing.T) {
 		TimeUs: late.UnixMicro(), Kind: event.Kind_KIND_CLICK, Class: event.Class_CLASS_PERSON, ProfileId: 1, LinkId: 12,
 		Date: uint32(late.Unix() / 86400), Surface: event.Surface_SURFACE_DIRECT, Place: "news letter", Country: "AT",
 		UserAgent: "Mozilla/5.0 (test)", Referrer: "https://ref.example/path", Query: "utm_source=mail&a=2",
-		Host: "127.0.0.1", Language: "de-AT", RulesVersion: 1,
+		Host: "127.0.0.1", Language: "de-AT", RulesVersion: 2_000_000,
 	}
 	require.True(t, proto.Equal(want, e), "%v", e)
 }
