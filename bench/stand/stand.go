@@ -129,6 +129,11 @@ func (s *Stand) Address() (string, error) {
 
 // Service starts a service, redirector, ingest, rollup or profileapi, and waits until it is ready. env says its engines and its options.
 func (s *Stand) Service(ctx context.Context, kind, name string, processor int, env ...string) (*Service, error) {
+	return s.ServiceOf(ctx, s.binary, kind, name, processor, env...)
+}
+
+// ServiceOf starts a service of another bin/spillway.
+func (s *Stand) ServiceOf(ctx context.Context, binary, kind, name string, processor int, env ...string) (*Service, error) {
 	admin, err := s.Address()
 	if err != nil {
 		return nil, err
@@ -152,7 +157,7 @@ func (s *Stand) Service(ctx context.Context, kind, name string, processor int, e
 		v.Listen = listen
 		environment = append(environment, "SPILLWAY_API_LISTEN="+listen, "SPILLWAY_API_RATE=0")
 	}
-	if v.Process, err = s.Start(ctx, processor, process.Spec{Name: name, Path: s.binary, Args: []string{kind}, Env: append(environment, env...)}); err != nil {
+	if v.Process, err = s.Start(ctx, processor, process.Spec{Name: name, Path: binary, Args: []string{kind}, Env: append(environment, env...)}); err != nil {
 		return nil, err
 	}
 	return v, v.ready(ctx)

@@ -31,7 +31,7 @@ func (b *Bench) outage(ctx context.Context) (*Table, error) {
 		if err := there.round(ctx, v.redirector.ID(), o, nil); err != nil {
 			return nil, err
 		}
-		if err := v.shipped(ctx); err != nil {
+		if err := shipped(ctx, v.redirector); err != nil {
 			return nil, err
 		}
 		v.kafka.Kill()
@@ -112,7 +112,7 @@ func (b *Bench) viral(ctx context.Context) (*Table, error) {
 			if (i+turn)%2 == 1 {
 				c, o.Requests = &alone, one
 			}
-			if err := c.round(ctx, v.redirector.ID(), o, func() error { return v.shipped(ctx) }); err != nil {
+			if err := c.round(ctx, v.redirector.ID(), o, func() error { return shipped(ctx, v.redirector) }); err != nil {
 				return nil, err
 			}
 		}

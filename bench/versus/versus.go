@@ -17,6 +17,10 @@ import (
 type Bench struct {
 	// Binary is bin/spillway.
 	Binary string
+	// Before is another bin/spillway, of an earlier commit, say, whose redirector is measured beside the other, in turn. Empty: none.
+	Before string
+	// Profiles is a directory for a CPU profile of the redirector at work, one for each experiment that keeps it busy. Empty: none are taken.
+	Profiles string
 	// Dir is where stands are made; empty: the system's directory for temporary files.
 	Dir string
 	// Quick makes every experiment short: it shows that they work, its figures mean little.

@@ -29,6 +29,8 @@ type visitors struct {
 	*stand.Stand
 	bench      *Bench
 	redirector *stand.Service
+	previous   *stand.Service // the program before, if there is one
+	before     *side          // what it cost
 	nginx      *peer.Nginx
 	kafka      *process.Process
 	postgres   *process.Process
@@ -56,9 +58,14 @@ func (b *Bench) visitors(ctx context.Context, links int, env ...string) (_ *visi
 	if v.kafka, err = v.Engine(ctx, "kafka", others); err != nil {
 		return nil, err
 	}
-	if v.redirector, err = v.Service(ctx, "redirector", "redirector", server, append([]string{
-		"KAFKA_BROKERS=" + v.kafka.Line(), "DATABASE_URL=" + v.postgres.Line(), "SPILLWAY_CACHE_BYTES=" + strconv.Itoa(256<<20)}, env...)...); err != nil {
+	env = append([]string{"KAFKA_BROKERS=" + v.kafka.Line(), "DATABASE_URL=" + v.postgres.Line(), "SPILLWAY_CACHE_BYTES=" + strconv.Itoa(256<<20)}, env...)
+	if v.redirector, err = v.Service(ctx, "redirector", "redirector", server, env...); err != nil {
 		return nil, err
+	}
+	if b.Before != "" {
+		if v.previous, err = v.ServiceOf(ctx, b.Before, "redirector", "before", server, env...); err != nil {
+			return nil, err
+		}
 	}
 	if v.clicks, err = clicks(ctx, links, 20_000); err != nil {
 		return nil, err
@@ -84,13 +91,18 @@ func (v *visitors) warm(ctx context.Context, links int) error {
 	for i := range min(links, 20_000) {
 		every = append(every, []byte("GET /l/"+stand.Code(handle, i)+" HTTP/1.1\r\nHost: "+pump.Host+"\r\n\r\n"))
 	}
-	for _, requests := range [][][]byte{every, v.clicks} {
-		r, err := pump.Closed(ctx, pump.Options{Address: v.redirector.Listen, Requests: requests, Wanted: 302, Once: true, Duration: time.Minute, Processor: others})
-		if err == nil {
-			err = r.Err()
+	for _, redirector := range []*stand.Service{v.redirector, v.previous} {
+		if redirector == nil {
+			continue
 		}
-		if err != nil {
-			return fmt.Errorf("warm the redirector: %w", err)
+		for _, requests := range [][][]byte{every, v.clicks} {
+			r, err := pump.Closed(ctx, pump.Options{Address: redirector.Listen, Requests: requests, Wanted: 302, Once: true, Duration: time.Minute, Processor: others})
+			if err == nil {
+				err = r.Err()
+			}
+			if err != nil {
+				return fmt.Errorf("warm the redirector: %w", err)
+			}
 		}
 	}
 	return nil
@@ -145,9 +157,9 @@ func get(address string) ([]byte, error) {
 }
 
 // shipped waits until Kafka has acknowledged every event, which is part of a recorded request's cost.
-func (v *visitors) shipped(ctx context.Context) error {
+func shipped(ctx context.Context, r *stand.Service) error {
 	return stand.Until(ctx, "wait until everything is shipped", time.Minute, 20*time.Millisecond, func() (bool, error) {
-		m, err := v.redirector.Metrics()
+		m, err := r.Metrics()
 		return m["spillway_redirector_journal_pending_events"] == 0, err
 	})
 }
@@ -187,24 +199,53 @@ func (c *cost) round(ctx context.Context, id int, o pump.Options, after func() e
 	return nil
 }
 
-// against compares the redirector with nginx, in turn.
-func (v *visitors) against(ctx context.Context, requests [][]byte, wanted int) (ours, theirs cost, err error) {
-	each := pick(v.bench, 4*time.Second, 500*time.Millisecond)
-	o := pump.Options{Requests: requests, Wanted: wanted, Duration: each, Processor: others}
-	for i := range pick(v.bench, 7, 2) {
-		for turn := range 2 {
-			if o.Address = v.nginx.Address; (i+turn)%2 == 0 {
-				if err = theirs.round(ctx, v.nginx.ID(), o, nil); err != nil {
-					return ours, theirs, fmt.Errorf("ask nginx: %w", err)
-				}
-				continue
+// side is one of those that are compared.
+type side struct {
+	cost
+	name, address string
+	id            int
+	after         func(context.Context) error // what else belongs to a round's work; nil: nothing
+}
+
+func (v *visitors) ours() *side { return recording("redirector", v.redirector) }
+
+func recording(name string, r *stand.Service) *side {
+	return &side{name: name, address: r.Listen, id: r.ID(), after: func(ctx context.Context) error { return shipped(ctx, r) }}
+}
+
+func (v *visitors) theirs() *side {
+	return &side{name: "nginx", address: v.nginx.Address, id: v.nginx.ID()}
+}
+
+// compare keeps the sides busy in turn, in another order each round. The program before, if there is one, is one more side.
+func (v *visitors) compare(ctx context.Context, name string, requests [][]byte, wanted int, sides ...*side) error {
+	if v.previous != nil {
+		v.before = recording("before", v.previous)
+		sides = append(sides, v.before)
+	}
+	o := pump.Options{Requests: requests, Wanted: wanted, Duration: pick(v.bench, 4*time.Second, time.Second), Processor: others}
+	for i := range pick(v.bench, 7, 3) {
+		said := ""
+		for turn := range sides {
+			s := sides[(i+turn)%len(sides)]
+			o.Address = s.address
+			var after func() error
+			if s.after != nil {
+				after = func() error { return s.after(ctx) }
 			}
-			o.Address = v.redirector.Listen
-			if err = ours.round(ctx, v.redirector.ID(), o, func() error { return v.shipped(ctx) }); err != nil {
-				return ours, theirs, fmt.Errorf("ask the redirector: %w", err)
+			if err := s.round(ctx, s.id, o, after); err != nil {
+				return fmt.Errorf("ask %s: %w", s.name, err)
 			}
 		}
-		v.bench.Say("round %d: %s µs against %s µs", i+1, measure.Number(ours.cpu[i]), measure.Number(theirs.cpu[i]))
+		for _, s := range sides {
+			said += fmt.Sprintf(", %s %s µs", s.name, measure.Number(s.cpu[i]))
+		}
+		v.bench.Say("round %d: %s", i+1, said[2:])
 	}
-	return ours, theirs, nil
+	const profiled = 8 * time.Second
+	return v.bench.profile(ctx, name, v.redirector, profiled, func() error {
+		o.Address, o.Duration = v.redirector.Listen, profiled+500*time.Millisecond
+		_, err := pump.Closed(ctx, o)
+		return err
+	})
 }

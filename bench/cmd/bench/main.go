@@ -25,12 +25,18 @@ type flags struct {
 	List    bool     `help:"Print the experiments and end."`
 	Quick   bool     `help:"Make everything short, to see that it works."`
 	Events  int      `help:"Events of the large table that insights are asked of. 0: 20 million."`
+	Before  string   `type:"path" placeholder:"FILE" help:"Another bin/spillway, of an earlier commit, whose redirector is measured beside it."`
+	Profile string   `type:"path" placeholder:"DIR" help:"Directory for CPU profiles of the redirector at work."`
 	Binary  string   `env:"SPILLWAY_BIN" default:"bin/spillway" type:"path" help:"The program that is measured."`
 	Scratch string   `type:"path" placeholder:"DIR" help:"Where data is kept meanwhile. Default: the system's directory for temporary files."`
 	Out     string   `type:"path" placeholder:"FILE" help:"File to write the tables to, as docs/performance.md. Default: none."`
 }
 
 func main() {
+	if bare, err := peer.ServeBare(os.Args[1:]); bare { // this program as one of its own peers
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
 	var f flags
 	kong.Parse(&f, kong.Name("bench"), kong.Description("Measures Spillway against its peers."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -53,7 +59,7 @@ func run(ctx context.Context, f *flags) error {
 		return nil
 	}
 	began := time.Now()
-	bench := &versus.Bench{Binary: f.Binary, Dir: f.Scratch, Quick: f.Quick, Events: f.Events, Say: func(format string, values ...any) {
+	bench := &versus.Bench{Binary: f.Binary, Before: f.Before, Profiles: f.Profile, Dir: f.Scratch, Quick: f.Quick, Events: f.Events, Say: func(format string, values ...any) {
 		fmt.Printf("  %5.0f s  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, values...))
 	}}
 	machine, load := measure.Machine(), measure.Load()
