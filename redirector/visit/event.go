@@ -2,6 +2,7 @@ package visit
 
 import (
 	"bytes"
+	"net/netip"
 	"time"
 	"unicode/utf8"
 	"unsafe"
@@ -31,10 +32,13 @@ type visit struct {
 	event  event.Event
 	buffer []byte
 
-	host   []byte // without port
-	query  []byte // as sent
+	remote netip.Addr // who is at the other end of the connection
+	host   []byte     // without port
+	query  []byte     // as sent
 	marks  target.Marks
 	header header
+	// headers are all of the request's header, for the operator's rules.
+	headers rules.Headers
 }
 
 // header is what a request's header says that is of interest here.
@@ -47,6 +51,7 @@ type header struct {
 
 // read takes from a request what is needed to answer and to record it, in one pass: each look for a name would be one.
 func (h *Handler) read(ctx *fasthttp.RequestCtx, v *visit) {
+	v.remote, v.headers = peer(ctx.RemoteAddr()), &ctx.Request.Header
 	v.host = withoutPort(ctx.Host())
 	v.query = ctx.URI().QueryString()
 	v.marks, v.buffer = target.ReadMarks(v.query, v.buffer)
@@ -84,7 +89,7 @@ func (h *Handler) release(v *visit) {
 	e.UserAgent, e.Referrer, e.Query, e.Host, e.Language, e.Place, e.Country, e.Reason = "", "", "", "", "", "", "", ""
 	clear(v.header.forwarded)
 	v.header = header{forwarded: v.header.forwarded[:0]}
-	v.host, v.query, v.marks = nil, nil, target.Marks{}
+	v.remote, v.headers, v.host, v.query, v.marks = netip.Addr{}, nil, nil, nil, target.Marks{}
 	if cap(v.buffer) > 64<<10 {
 		v.buffer = make([]byte, 0, 4<<10)
 	}
@@ -94,20 +99,20 @@ func (h *Handler) release(v *visit) {
 
 // record completes the event and appends it to the journal. A journal without room drops it, and counts that itself: the visitor
 // is answered all the same.
-func (h *Handler) record(ctx *fasthttp.RequestCtx, v *visit, zone *time.Location, head bool, now time.Time) {
+func (h *Handler) record(v *visit, zone *time.Location, owned, head bool, now time.Time) {
 	from := &v.header
-	client, trusted := h.client(ctx, from.forwarded)
+	client, trusted := h.client(v.remote, from.forwarded)
 	e := &v.event
 	e.TimeUs = now.UnixMicro()
 	e.Date = visitor.Date(now, zone)
 	from.class.Head = head
-	from.class.Owner = h.owns(ctx, v, e.ProfileId, now)
+	from.class.Owner = owned
 	e.UserAgent = v.text(from.agent, maxAgent)
 	var set *rules.Set
 	if h.Rules != nil {
 		set = h.Rules.Rules()
 	}
-	e.Class, e.Reason = class.ByRules(set, from.class, rules.Visit{UserAgent: e.UserAgent, Address: client, Headers: &ctx.Request.Header})
+	e.Class, e.Reason = class.ByRules(set, from.class, rules.Visit{UserAgent: e.UserAgent, Address: client, Headers: v.headers})
 	e.RulesVersion = set.Version(class.RulesVersion)
 	e.Visitor, v.buffer = h.Visitors.ID(e.Date, e.ProfileId, client, from.agent, v.buffer)
 	e.Country = ""

@@ -177,6 +177,24 @@ func (h *Handler) click(ctx *fasthttp.RequestCtx, code []byte, scanned, head boo
 		h.notices.missing(ctx, err, h.notices.noLink)
 		return kindRedirect
 	}
+	location := h.clicked(v, link, scanned, h.owns(ctx, v, link.ProfileID, now), head, now)
+	r := &ctx.Response
+	r.SetStatusCode(fasthttp.StatusFound)
+	r.Header.SetContentLength(0) // said to HEAD too
+	r.Header.SetCanonical(headerLocation, location)
+	r.Header.SetCanonical(headerCacheControl, valueNoStore)
+	r.Header.SetCanonical(headerRobots, valueNoIndex)
+	return kindRedirect
+}
+
+// clicked records the click of a link and returns where it leads.
+func (h *Handler) clicked(v *visit, link *directory.Link, scanned, owned, head bool, now time.Time) (location []byte) {
+	location = link.Target.Plain()
+	if len(v.query) > 0 {
+		start := len(v.buffer)
+		v.buffer = link.Target.Append(v.buffer, v.query)
+		location = v.buffer[start:len(v.buffer):len(v.buffer)]
+	}
 	e := &v.event
 	e.Kind = event.Kind_KIND_CLICK
 	e.ProfileId, e.LinkId = link.ProfileID, link.ID
@@ -189,21 +207,8 @@ func (h *Handler) click(ctx *fasthttp.RequestCtx, code []byte, scanned, head boo
 		e.Surface = event.Surface_SURFACE_DIRECT
 	}
 	e.Layout = v.marks.Layout
-	h.record(ctx, v, link.Zone, head, now)
-
-	location := link.Target.Plain()
-	if len(v.query) > 0 {
-		start := len(v.buffer)
-		v.buffer = link.Target.Append(v.buffer, v.query)
-		location = v.buffer[start:]
-	}
-	r := &ctx.Response
-	r.SetStatusCode(fasthttp.StatusFound)
-	r.Header.SetContentLength(0) // said to HEAD too
-	r.Header.SetCanonical(headerLocation, location)
-	r.Header.SetCanonical(headerCacheControl, valueNoStore)
-	r.Header.SetCanonical(headerRobots, valueNoIndex)
-	return kindRedirect
+	h.record(v, link.Zone, owned, head, now)
+	return location
 }
 
 // page answers the visit of a profile.
@@ -291,18 +296,22 @@ func (h *Handler) view(ctx *fasthttp.RequestCtx, v *visit, profile *directory.Pr
 		e.Surface = event.Surface_SURFACE_QR
 	}
 	e.Layout = layout
-	h.record(ctx, v, profile.Zone, head, now)
+	h.record(v, profile.Zone, h.owns(ctx, v, profile.ID, now), head, now)
 }
 
 // client returns the visitor's address, and whether a trusted proxy stands before it.
-func (h *Handler) client(ctx *fasthttp.RequestCtx, forwarded [][]byte) (client netip.Addr, trusted bool) {
-	var remote netip.Addr
-	if tcp, ok := ctx.RemoteAddr().(*net.TCPAddr); ok {
-		remote, _ = netip.AddrFromSlice(tcp.IP)
-		remote = remote.Unmap()
-	}
+func (h *Handler) client(remote netip.Addr, forwarded [][]byte) (client netip.Addr, trusted bool) {
 	if !h.Trusted.Contains(remote) {
 		return remote, false
 	}
 	return h.Trusted.Client(remote, forwarded), true
+}
+
+// peer returns the address at the other end of a connection; none if it has none.
+func peer(a net.Addr) netip.Addr {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		remote, _ := netip.AddrFromSlice(tcp.IP)
+		return remote.Unmap()
+	}
+	return netip.Addr{}
 }

@@ -343,7 +343,7 @@ func TestVisitorOfAnUnknownPeer(t *testing.T) {
 	s := serve(t, page.Rendered, Limits{})
 	ctx := &fasthttp.RequestCtx{}
 	ctx.Init(&fasthttp.Request{}, &net.UnixAddr{Name: "/x"}, nil)
-	client, trusted := s.handler.client(ctx, nil)
+	client, trusted := s.handler.client(peer(ctx.RemoteAddr()), nil)
 	require.Equal(t, netip.Addr{}, client)
 	require.False(t, trusted)
 }
