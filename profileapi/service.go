@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
@@ -56,6 +57,7 @@ type Service struct {
 	hub      *live.Hub
 	alerts   *alert.Watch
 	listener net.Listener
+	migrated chan struct{} // closed when the schema of Postgres is in place
 	stopping chan struct{} // closed when Run begins to stop
 }
 
@@ -78,7 +80,7 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 	if config.Exports < 1 {
 		return nil, fmt.Errorf("%d exports at once: use at least 1 (SPILLWAY_API_EXPORTS)", config.Exports)
 	}
-	s := &Service{config: config, where: where, log: log, stopping: make(chan struct{})}
+	s := &Service{config: config, where: where, log: log, migrated: make(chan struct{}), stopping: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -129,18 +131,53 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 	}
 	page.Register(s.api.Handle)
 	health.Add("postgres", s.pool.Ping)
+	health.Add("postgres schema", func(context.Context) error {
+		if !s.open() {
+			return errNotMigrated
+		}
+		return nil
+	})
 	return s, nil
 }
 
 // Address is where the service listens, with the port that the kernel chose.
 func (s *Service) Address() string { return s.listener.Addr().String() }
 
+// errNotMigrated is told while requests are refused.
+var errNotMigrated = errors.New("the database's schema is not in place yet")
+
+// open says whether requests are answered.
+func (s *Service) open() bool {
+	select {
+	case <-s.migrated:
+		return true
+	default:
+		return false
+	}
+}
+
+// gate refuses requests until the schema is in place: one that met a migration would find half of a schema, or wait for its locks while
+// the migration waits for those of the request.
+func (s *Service) gate(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.open() {
+			next.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("Retry-After", "1")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintf(w, `{"title":"Service Unavailable","status":503,"detail":"%s; try again in a moment"}`+"\n", errNotMigrated)
+	})
+}
+
 // Run serves until ctx ends. Postgres may be away at first: requests are refused with 503 until its schema is in place.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.close()
 	server := &http.Server{
 		// Browsers say where a request comes from: one that changes something for another site's page is refused, whoever is signed in.
-		Handler:           http.NewCrossOriginProtection().Handler(s.api),
+		Handler:           s.gate(http.NewCrossOriginProtection().Handler(s.api)),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -150,25 +187,17 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(s.listener) }()
-	migrating, stopMigrating := context.WithCancel(ctx)
-	migrated := make(chan struct{})
-	go func() {
-		defer close(migrated)
-		s.migrate(migrating)
-	}()
-	defer func() { stopMigrating(); <-migrated }()
-	watching := make(chan struct{})
-	go func() {
-		defer close(watching)
-		s.hub.Run(migrating)
-	}()
-	defer func() { stopMigrating(); <-watching }()
-	alerting := make(chan struct{})
-	go func() {
-		defer close(alerting)
-		s.alerts.Run(migrating)
-	}()
-	defer func() { stopMigrating(); <-alerting }()
+	working, stopWorking := context.WithCancel(ctx)
+	var workers sync.WaitGroup
+	defer func() { stopWorking(); workers.Wait() }()
+	workers.Go(func() {
+		if !s.migrate(working) {
+			return
+		}
+		close(s.migrated)
+		workers.Go(func() { s.hub.Run(working) })
+		workers.Go(func() { s.alerts.Run(working) })
+	})
 
 	select {
 	case err := <-served:
@@ -187,18 +216,21 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// migrate brings the schema of Postgres to the newest version, however long Postgres stays away.
-func (s *Service) migrate(ctx context.Context) {
+// migrate brings the schema of Postgres to the newest version, however long Postgres stays away. It returns false if ctx ended first.
+func (s *Service) migrate(ctx context.Context) bool {
 	for wait := 200 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		err := postgres.Migrate(ctx, s.where.Database)
-		if err == nil || ctx.Err() != nil {
-			return
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
 		}
 		s.log.Warn("PostgreSQL's schema cannot be brought up to date yet", "error", err, "again_in", wait)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
 }
