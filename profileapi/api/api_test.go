@@ -19,6 +19,7 @@ import (
 
 	"spillway.dev/profileapi/account"
 	"spillway.dev/profileapi/api"
+	"spillway.dev/profileapi/export"
 	"spillway.dev/profileapi/insight"
 	"spillway.dev/profileapi/limit"
 	"spillway.dev/profileapi/live"
@@ -50,7 +51,7 @@ func newCreator(t *testing.T) *creator {
 	return newCreatorOn(t, engines.Addresses{Database: enginetest.Postgres(t), ClickHouse: "http://127.0.0.1:1/nowhere"})
 }
 
-func newCreatorOn(t *testing.T, where engines.Addresses) *creator {
+func newCreatorOn(t *testing.T, where engines.Addresses, exporting ...export.Options) *creator {
 	t.Helper()
 	require.NoError(t, postgres.Migrate(t.Context(), where.Database))
 	pool, err := where.OpenPostgres(t.Context(), 4)
@@ -66,12 +67,14 @@ func newCreatorOn(t *testing.T, where engines.Addresses) *creator {
 	silent := slog.New(slog.NewTextHandler(io.Discard, nil))
 	hub, err := live.NewHub(pool, reader, live.Options{Every: 50 * time.Millisecond}, silent, c.metrics)
 	require.NoError(t, err)
+	exports, err := export.NewSource(where, append(exporting, export.Options{})[0], c.metrics)
+	require.NoError(t, err)
 	running, stop := context.WithCancel(context.Background())
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); hub.Run(running) }()
 	t.Cleanup(func() { stop(); <-stopped })
 	a, err := api.New(api.Options{
-		Pool: pool, Accounts: account.NewStore(pool), Reader: reader, Hub: hub, Public: "https://lnk.example/",
+		Pool: pool, Accounts: account.NewStore(pool), Reader: reader, Hub: hub, Exports: exports, Public: "https://lnk.example/",
 		Profiles: profile.NewStore(pool, profile.NewRules([]string{"https://lnk.example"}, []string{"127.0.0.1:8080"})),
 		Limit:    limit.New(limit.Policy{Name: "default", Quota: 1000, Window: time.Minute}, nil), Cookie: "spillway",
 		Log: silent, Metrics: c.metrics, Stopping: running.Done(),

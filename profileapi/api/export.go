@@ -180,12 +180,9 @@ func (a *API) registerExport() {
 				return
 			}
 			control := http.NewResponseController(w)
-			// The server's limit for reading a request would end the wait for a client that may leave, and with it the export.
-			_ = control.SetReadDeadline(time.Time{})
-			// ClickHouse may have to look for a while for what is asked for.
-			_ = control.SetWriteDeadline(time.Time{})
 			events, err := a.exports.Open(r.Context(), client, q)
 			if err != nil {
+				// ClickHouse may have looked for a while: the server's own limit is over.
 				_ = control.SetWriteDeadline(time.Now().Add(takeTime))
 				a.refuseExport(ctx, err)
 				return
