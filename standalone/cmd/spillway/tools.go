@@ -6,7 +6,6 @@ import (
 	"os"
 
 	"spillway.dev/bench/replay"
-	"spillway.dev/rollup"
 	"spillway.dev/rollup/export"
 	"spillway.dev/service/admin"
 	"spillway.dev/service/engines"
@@ -33,20 +32,6 @@ func (f toolFlags) open() (*slog.Logger, engines.Addresses, error) {
 
 // toolLog is a log for a command that prints its result: only what needs attention.
 func toolLog(c logging.Config) (*slog.Logger, error) { return logging.New(os.Stderr, quiet(c)) }
-
-// auditCommand proves from the data alone that every event is there once.
-type auditCommand struct {
-	toolFlags
-	Config rollup.AuditConfig `embed:""`
-}
-
-func (c *auditCommand) Run(ctx context.Context) error {
-	_, where, err := c.open()
-	if err != nil {
-		return err
-	}
-	return rollup.Audit(ctx, c.Config, where, os.Stdout)
-}
 
 // exportCommand writes events and closed days as Parquet files.
 type exportCommand struct {
