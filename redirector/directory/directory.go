@@ -2,7 +2,7 @@
 //
 // # Finding
 //
-// What is known is in a Ristretto cache. Ristretto may drop what it is given, or refuse a key that it has not seen often, so what
+// What is known is in a Ristretto cache, and the links that are asked for most in a table before it (front). Ristretto may drop what it is given, or refuse a key that it has not seen often, so what
 // was loaded lately is also held beside it for a moment (held): a link that goes viral within a second is loaded once. Names
 // that PostgreSQL does not know are remembered for some seconds as well (unknown), bounded in number.
 //
@@ -30,6 +30,8 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"math/bits"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,6 +62,8 @@ type Options struct {
 	SnapshotBytes int64
 	// SnapshotInterval is how often it is written when something changed. Zero: 1 min.
 	SnapshotInterval time.Duration
+
+	places int // tests: of the front
 }
 
 const (
@@ -82,6 +86,9 @@ func (o *Options) check() error {
 	if o.SnapshotBytes == 0 {
 		o.SnapshotBytes = 64 << 20
 	}
+	if o.places == 0 {
+		o.places = frontSize
+	}
 	if o.SnapshotInterval == 0 {
 		o.SnapshotInterval = time.Minute
 	}
@@ -102,6 +109,7 @@ type Directory struct {
 	metrics *metrics
 	seed    maphash.Seed
 	cache   *ristretto.Cache[uint64, *entry]
+	front   front
 	domains atomic.Pointer[map[string]string] // own domains; replaced, never changed
 
 	mu      sync.RWMutex // guards what follows; a name becomes known, and is looked for by an announcement, under it
@@ -143,7 +151,7 @@ func New(o Options, pool *pgxpool.Pool, log *slog.Logger, registry prometheus.Re
 		return nil, fmt.Errorf("cache of profiles and links: %w", err)
 	}
 	d := &Directory{
-		o: o, pool: pool, log: log, cache: cache, seed: maphash.MakeSeed(),
+		o: o, pool: pool, log: log, cache: cache, front: newFront(o.places), seed: maphash.MakeSeed(),
 		calls: map[key]*call{}, changed: map[uint64]*entry{},
 		kick: make(chan struct{}, 1), relist: true,
 	}
@@ -227,9 +235,22 @@ func (d *Directory) find(kind kind, host string, name []byte) (*entry, error) {
 		return nil, ErrUnknown
 	}
 	hash := d.hash(kind, host, name)
+	if kind == kindLink {
+		if e := d.front.get(hash, host, name); e != nil {
+			e.use()
+			if rand.Uint32N(cacheChance) == 0 {
+				d.cache.Get(hash) // so that it stays there too
+			}
+			d.metrics.front.Inc()
+			return e, nil
+		}
+	}
 	if e, ok := d.cache.Get(hash); ok && e.is(kind, host, name) {
 		e.use()
 		d.metrics.hits.Inc()
+		if kind == kindLink {
+			d.bring(e)
+		}
 		return e, nil
 	}
 	d.mu.RLock()
@@ -265,13 +286,11 @@ func wellFormed(name []byte) bool {
 // hash names an entry. The seed is this process's own, so nobody can make names that collide; should two do so all the same, an
 // entry's own name tells them apart, and they take turns in the cache.
 func (d *Directory) hash(kind kind, host string, name []byte) uint64 {
-	var h maphash.Hash
-	h.SetSeed(d.seed)
-	h.WriteByte(byte(kind))
-	h.WriteString(host)
-	h.WriteByte(0)
-	h.Write(name)
-	return h.Sum64()
+	h := maphash.Bytes(d.seed, name) + uint64(kind)
+	if host != "" {
+		h ^= bits.RotateLeft64(maphash.String(d.seed, host), 17)
+	}
+	return h
 }
 
 func (d *Directory) hashOf(k key) uint64 { return d.hash(k.kind, k.host, []byte(k.name)) }
@@ -280,6 +299,7 @@ func (d *Directory) hashOf(k key) uint64 { return d.hash(k.kind, k.host, []byte(
 func (d *Directory) eachLocked(yield func(*entry)) {
 	// Ristretto takes new entries in a queue; those in it are held too, and seen there.
 	d.held.each(yield)
+	d.front.each(yield)
 	d.cache.IterValues(func(e *entry) bool {
 		yield(e)
 		return false

@@ -87,6 +87,9 @@ func (d *Directory) knownLocked(k key, hash uint64) *entry {
 	if e := d.held.get(hash); e != nil && e.key == k {
 		return e
 	}
+	if e := d.front.place(hash).Load(); e != nil && e.key == k {
+		return e
+	}
 	if e, ok := d.cache.Get(hash); ok && e.key == k {
 		return e
 	}

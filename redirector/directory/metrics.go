@@ -8,7 +8,7 @@ import (
 
 // metrics of a directory. On the way of a hit there is one atomic addition.
 type metrics struct {
-	hits, held, unknown, misses           prometheus.Counter
+	front, hits, held, unknown, misses    prometheus.Counter
 	joined, loaded, timeouts, failures    prometheus.Counter
 	refusedAway, refusedFull              prometheus.Counter
 	refreshed, announcements, resyncs     prometheus.Counter
@@ -21,7 +21,7 @@ func newMetrics(d *Directory, registry prometheus.Registerer) (*metrics, error) 
 	const prefix = "spillway_redirector_directory_"
 	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: prefix + "lookups_total",
-		Help: "Names looked up, by where the answer was: in the cache, held beside it, among the unknown names, or nowhere in memory.",
+		Help: "Names looked up, by where the answer was: in front of the cache, in the cache, held beside it, among the unknown names, or nowhere in memory.",
 	}, []string{"found"})
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: prefix + "refused_total",
@@ -38,7 +38,7 @@ func newMetrics(d *Directory, registry prometheus.Registerer) (*metrics, error) 
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}})
 	}
 	m := &metrics{
-		hits: lookups.WithLabelValues("cache"), held: lookups.WithLabelValues("held"),
+		front: lookups.WithLabelValues("front"), hits: lookups.WithLabelValues("cache"), held: lookups.WithLabelValues("held"),
 		unknown: lookups.WithLabelValues("unknown"), misses: lookups.WithLabelValues("nowhere"),
 		joined:        counter("joined_total", "Lookups that waited for a load that another one had begun."),
 		loaded:        counter("loads_total", "Names loaded from PostgreSQL, first and again."),

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestWalk changes links, asks for them, cuts PostgreSQL off, ends the listener and lets what is held turn over, at random; when all
-// is quiet, the directory agrees with PostgreSQL. A seed that failed is walked again with SPILLWAY_SEED=….
+// TestWalk changes links, asks for them, cuts PostgreSQL off, ends the listener, lets what is held turn over and has the cache let go of links, at
+// random, with a front in which links drive each other out; when all is quiet, the directory agrees with PostgreSQL. A seed that failed is walked again with SPILLWAY_SEED=….
 func TestWalk(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("SPILLWAY_SEED"); s != "" {
@@ -23,7 +23,7 @@ func TestWalk(t *testing.T) {
 	t.Logf("SPILLWAY_SEED=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	w := newWorld(t)
-	d := w.directory(Options{CacheBytes: 1 << 20, LoadTimeout: 200 * time.Millisecond}, true)
+	d := w.directory(Options{CacheBytes: 1 << 20, LoadTimeout: 200 * time.Millisecond, places: 16}, true)
 	id := w.profile("aurora")
 	const codes = 60
 	truth := map[string]string{} // code → where it leads
@@ -38,7 +38,10 @@ func TestWalk(t *testing.T) {
 		code := fmt.Sprintf("c%d", random.IntN(codes))
 		switch n := random.IntN(100); {
 		case n < 55:
-			d.Link("", []byte(code)) // served, whatever it is: an older answer is allowed while it is busy
+			for range 1 + random.IntN(2*frontChance) { // so that it comes to the front, or not
+				d.Link("", []byte(code))
+			}
+			// served, whatever it is: an older answer is allowed while it is busy
 		case n < 80:
 			url := fmt.Sprintf("https://example.com/%d", step)
 			if _, there := truth[code]; there {
@@ -60,6 +63,8 @@ func TestWalk(t *testing.T) {
 			open = !open
 		case n < 95:
 			w.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spillway listen' AND datname = current_database()`)
+		case n < 98: // as the cache does when it is full, whenever it likes
+			d.cache.Del(d.hash(kindLink, "", []byte(code)))
 		default:
 			d.mu.Lock()
 			d.turnLocked()
