@@ -53,12 +53,12 @@ chaos: setup build ## Break everything under load and write docs/reliability.md 
 chaos-short: setup build ## The most telling faults only, in a minute and a half
 	go run ./bench/cmd/chaos --short
 
+KAFKA_NODES ?= 1 3
 .PHONY: test-kafka
-test-kafka: setup build ## The same against a real Apache Kafka of one and of three nodes, fetched through Maven
-	@command -v mvn >/dev/null && command -v java >/dev/null || { echo "Java 17 and Maven are missing: install openjdk-17-jre-headless and maven" >&2; exit 1; }
+test-kafka: setup build ## The short chaos against a real Apache Kafka of one and of three nodes, fetched through Maven
+	@command -v mvn >/dev/null && command -v java >/dev/null || { echo "Java 17 or newer and Maven are missing: install default-jre-headless and maven" >&2; exit 1; }
 	cd bench && go test -tags kafka -timeout 20m ./kafka/
-	go run ./bench/cmd/chaos --short --kafka 1
-	go run ./bench/cmd/chaos --short --kafka 3
+	@for n in $(KAFKA_NODES); do echo "Apache Kafka, nodes: $$n"; go run ./bench/cmd/chaos --short --kafka $$n || exit 1; done
 
 .PHONY: test-browser
 test-browser: setup build ## Look at the pages in a real browser, on a phone and on a desktop, with axe
