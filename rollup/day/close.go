@@ -210,8 +210,9 @@ func (c *Closer) due(ctx context.Context, dates []table.Date, now time.Time) err
 			began := time.Now()
 			_, err := c.Close(ctx, s.Date)
 			c.rested[s.Date] = now.Add(max(c.options.Rest, 10*time.Since(began)))
-			if errors.Is(err, ErrMoved) || errors.Is(err, ErrBusy) {
+			if errors.Is(err, ErrMoved) || errors.Is(err, ErrBusy) || errors.Is(err, ErrChanging) {
 				c.Late([]table.Date{s.Date})
+				c.log.Debug("a day is closed later", "date", s.Date, "reason", err)
 				err = nil
 			}
 			if err != nil {
@@ -238,6 +239,7 @@ type State struct {
 	Summed  uint64 // as many its closed rows add up to
 	Listed  bool   // it is listed as closed
 	Expired bool   // its events were dropped, or are about to be
+	Due     bool   // it is marked to be closed again; Closed is what its rows add up to
 }
 
 // Shrunk says that there are fewer events than the day was closed with.
@@ -245,7 +247,7 @@ func (s State) Shrunk() bool { return s.Listed && s.Events < s.Closed }
 
 // Differs says that the closed day is not what its events are.
 func (s State) Differs() bool {
-	return !s.Shrunk() && s.Events > 0 && (!s.Listed || s.Events != s.Closed || s.Events != s.Summed)
+	return !s.Shrunk() && s.Events > 0 && (!s.Listed || s.Due || s.Events != s.Closed || s.Events != s.Summed)
 }
 
 // Compare tells of the given dates, or of all if dates is nil, what events and closed rows there are. In the order of the dates.
@@ -295,6 +297,11 @@ func Compare(ctx context.Context, t *table.Tables, expired Expired, dates []tabl
 	for _, d := range closed.Dates() {
 		if dates == nil || slices.Contains(dates, d) {
 			state(d)
+		}
+	}
+	for _, s := range states {
+		if s.Listed && s.Closed == 0 {
+			s.Due, s.Closed = true, s.Summed
 		}
 	}
 	list := make([]State, 0, len(states))
@@ -357,6 +364,12 @@ func (c *Closer) closeAlone(ctx context.Context, date table.Date) (events uint64
 		return 0, false, err
 	}
 	before, again := closed.Days[date]
+	if again && before.Events == 0 {
+		// Marked to be closed again: it must not lose events by that either.
+		if err := c.tables.Row(ctx, "SELECT sumIf(events, dimension = '') FROM "+c.tables.All("days")+" WHERE date = "+date.Literal(), &before.Events); err != nil {
+			return 0, again, fmt.Errorf("close %s: %w", date, err)
+		}
+	}
 	// What is told of by hints after this moment may not be in what is computed.
 	var at time.Time
 	if err := c.tables.Row(ctx, "SELECT now64(3, 'UTC')", &at); err != nil {
@@ -364,6 +377,10 @@ func (c *Closer) closeAlone(ctx context.Context, date table.Date) (events uint64
 	}
 	if err := c.step("stage"); err != nil {
 		return 0, again, err
+	}
+	changes, err := c.changes(ctx)
+	if err != nil {
+		return 0, again, fmt.Errorf("close %s: %w", date, err)
 	}
 	staging, err := c.stage(ctx)
 	if err != nil {
@@ -388,8 +405,12 @@ func (c *Closer) closeAlone(ctx context.Context, date table.Date) (events uint64
 	if err := c.tables.Row(ctx, "SELECT count() FROM "+c.tables.All("events")+" WHERE date = "+date.Literal(), &now); err != nil {
 		return 0, again, fmt.Errorf("close %s: %w", date, err)
 	}
+	changed, err := c.changes(ctx)
+	if err != nil {
+		return 0, again, fmt.Errorf("close %s: %w", date, err)
+	}
 	switch {
-	case now < events:
+	case now < events || changed != changes:
 		return 0, again, fmt.Errorf("close %s: %w", date, ErrMoved)
 	case events < before.Events || events == 0:
 		return 0, again, fmt.Errorf("close %s: %w", date, ErrShrunk)

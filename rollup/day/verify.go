@@ -35,6 +35,8 @@ func Faults(ctx context.Context, t *table.Tables, expired Expired, dates []table
 	for _, s := range states {
 		switch {
 		case !s.Listed:
+		case s.Due:
+			add(s, "it is to be closed again, because its events were judged anew")
 		case s.Summed != s.Closed:
 			add(s, "its rows do not add up to what it was closed with")
 		case s.Expired:

@@ -80,13 +80,15 @@ type Event struct {
 	Surface   string // empty: "page"
 	Country   string
 	Referrer  string // referrer_host
+	Agent     string // user_agent
+	Reason    string
 }
 
 // Insert puts events into the table and tells rollup of them, in that order, as ingest does.
 func (e *Engines) Insert(events ...Event) {
 	e.t.Helper()
 	ctx := context.Background()
-	batch, err := e.Batch(ctx, "INSERT INTO "+e.Local("events")+" (stream, partition, sequence, offset, term, time, date, kind, class, profile_id, link_id, visitor, surface, country, referrer_host)")
+	batch, err := e.Batch(ctx, "INSERT INTO "+e.Local("events")+" (stream, partition, sequence, offset, term, time, date, kind, class, profile_id, link_id, visitor, surface, country, referrer_host, user_agent, reason)")
 	require.NoError(e.t, err)
 	hints, err := e.Batch(ctx, "INSERT INTO "+e.Local("changed")+" (profile_id, date)")
 	require.NoError(e.t, err)
@@ -113,7 +115,7 @@ func (e *Engines) Insert(events ...Event) {
 			v.Surface = "page"
 		}
 		require.NoError(e.t, batch.Append(v.Stream, v.Partition, v.Sequence, v.Sequence, uint64(1), v.Time, v.Date.Time(), v.Kind, v.Class, v.Profile, v.Link,
-			v.Visitor, v.Surface, v.Country, v.Referrer))
+			v.Visitor, v.Surface, v.Country, v.Referrer, v.Agent, v.Reason))
 		require.NoError(e.t, hints.Append(v.Profile, v.Date.Time()))
 	}
 	require.NoError(e.t, batch.Send())

@@ -46,7 +46,8 @@ func freshDays(ctx context.Context, t cut.Table, s *manifest.State) ([]closedDay
 // readClosed reads the newest version of every closed day.
 func readClosed(ctx context.Context, t cut.Table) ([]closedDay, error) {
 	var all []closedDay
-	err := t.Source.Rows(ctx, source.Query{SQL: "SELECT date, max(closed_at), argMax(events, closed_at) FROM " + t.Layout.All("closed_days") + " GROUP BY date"},
+	err := t.Source.Rows(ctx, source.Query{SQL: "SELECT date, max(closed_at), argMax(events, closed_at) AS n FROM " + t.Layout.All("closed_days") +
+		" GROUP BY date HAVING n > 0"}, // without: it is about to be closed again
 		func(r source.Row) error {
 			all = append(all, closedDay{date: r.Date(0), closedAt: r.Time(1), events: r.Uint(2)})
 			return nil

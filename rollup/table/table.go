@@ -81,6 +81,14 @@ func (t *Tables) Batch(ctx context.Context, statement string) (driver.Batch, err
 	return t.conn.PrepareBatch(t.context(ctx), statement)
 }
 
+// System names one of ClickHouse's own tables, of all its nodes.
+func (t *Tables) System(name string) string {
+	if t.Cluster == "" {
+		return "system." + name
+	}
+	return "clusterAllReplicas('" + t.Cluster + "', system." + name + ")"
+}
+
 // Date is a day as ClickHouse counts it: days since 1970-01-01.
 type Date uint16
 

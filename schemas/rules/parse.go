@@ -27,9 +27,12 @@ const (
 	maxName  = 64 - len(ReasonPrefix) // a reason is kept to 64 bytes
 )
 
-var classes = map[string]event.Class{
-	"person": event.Class_CLASS_PERSON, "bot": event.Class_CLASS_BOT, "preview": event.Class_CLASS_PREVIEW, "prefetch": event.Class_CLASS_PREFETCH,
-	"scanner": event.Class_CLASS_SCANNER, "owner": event.Class_CLASS_OWNER, "test": event.Class_CLASS_TEST,
+// classNames are the classes that a rule can give.
+func classNames() map[string]event.Class {
+	return map[string]event.Class{
+		"person": event.Class_CLASS_PERSON, "bot": event.Class_CLASS_BOT, "preview": event.Class_CLASS_PREVIEW, "prefetch": event.Class_CLASS_PREFETCH,
+		"scanner": event.Class_CLASS_SCANNER, "owner": event.Class_CLASS_OWNER, "test": event.Class_CLASS_TEST,
+	}
 }
 
 // Read reads a file. Its errors say the line and what to write there.
@@ -107,7 +110,7 @@ func readRule(n *yaml.Node) (Rule, error) {
 	}
 	r.reason = ReasonPrefix + r.Name
 	word, err := scalar(fields["class"])
-	class, known := classes[word]
+	class, known := classNames()[word]
 	if err != nil || !known {
 		return Rule{}, wrong(at(fields["class"], n), "rule %q: class %q: use person, bot, preview, prefetch, scanner, owner or test", r.Name, word)
 	}

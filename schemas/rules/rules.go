@@ -45,6 +45,16 @@ type Rule struct {
 // Reason is what stands in the event that the rule decided.
 func (r *Rule) Reason() string { return r.reason }
 
+// ClassName is the class as it is written in files and tables.
+func (r *Rule) ClassName() string {
+	for name, class := range classNames() {
+		if class == r.Class {
+			return name
+		}
+	}
+	return "unknown"
+}
+
 // ByAgent says that the rule looks at the user agent only, so that it can be tried on the past: addresses and headers are never kept.
 func (r *Rule) ByAgent() bool { return len(r.networks) == 0 && r.header == nil }
 
