@@ -39,6 +39,9 @@ type visit struct {
 	header header
 	// headers are all of the request's header, for the operator's rules.
 	headers rules.Headers
+
+	began time.Time // the lane: when it was read
+	lines lines     // the lane: the header
 }
 
 // header is what a request's header says that is of interest here.
@@ -90,6 +93,8 @@ func (h *Handler) release(v *visit) {
 	clear(v.header.forwarded)
 	v.header = header{forwarded: v.header.forwarded[:0]}
 	v.remote, v.headers, v.host, v.query, v.marks = netip.Addr{}, nil, nil, nil, target.Marks{}
+	clear(v.lines.found)
+	v.lines = lines{found: v.lines.found[:0]}
 	if cap(v.buffer) > 64<<10 {
 		v.buffer = make([]byte, 0, 4<<10)
 	}

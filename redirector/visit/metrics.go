@@ -31,6 +31,7 @@ type metrics struct {
 	seconds  [kinds]prometheus.Observer
 	refused  *prometheus.CounterVec
 	panics   prometheus.Counter
+	lane     prometheus.Counter
 }
 
 func newMetrics(registry prometheus.Registerer) (*metrics, error) {
@@ -53,6 +54,10 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 			Help: "Requests that could not be answered because of a mistake in the program.",
 		}),
 	}
+	m.lane = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "spillway_redirector_lane_requests_total",
+		Help: "Redirects that were answered on the short way, without the HTTP server; they are among the requests too.",
+	})
 	for k := range kinds {
 		m.seconds[k] = seconds.WithLabelValues(k.String())
 		m.other[k] = requests.WithLabelValues(k.String(), "other")
@@ -67,7 +72,7 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 			m.requests[k][status] = requests.WithLabelValues(k.String(), strconv.Itoa(status))
 		}
 	}
-	for _, c := range []prometheus.Collector{requests, seconds, m.refused, m.panics} {
+	for _, c := range []prometheus.Collector{requests, seconds, m.refused, m.panics, m.lane} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("visitors' metrics: %w", err)
 		}

@@ -32,7 +32,9 @@ const maxBody = 4 << 10
 
 // Server serves visitors on a listener.
 type Server struct {
-	server *fasthttp.Server
+	server  *fasthttp.Server
+	handler *Handler
+	limits  Limits
 }
 
 // NewServer returns a server of a handler.
@@ -40,20 +42,27 @@ func NewServer(h *Handler, l Limits) (*Server, error) {
 	if l.Connections < 0 || l.Request < 0 || l.Idle < 0 || l.Answer < 0 || l.Header < 0 {
 		return nil, errors.New("visitors' limits: none may be negative")
 	}
-	return &Server{server: &fasthttp.Server{
+	l = Limits{
+		Connections: orDefault(l.Connections, 32<<10),
+		Request:     orDefault(l.Request, 5*time.Second),
+		Idle:        orDefault(l.Idle, time.Minute),
+		Answer:      orDefault(l.Answer, 10*time.Second),
+		Header:      orDefault(l.Header, 16<<10),
+	}
+	return &Server{handler: h, limits: l, server: &fasthttp.Server{
 		Handler:                      h.Handle,
 		ErrorHandler:                 h.refuse,
-		Concurrency:                  orDefault(l.Connections, 32<<10),
-		ReadTimeout:                  orDefault(l.Request, 5*time.Second),
-		IdleTimeout:                  orDefault(l.Idle, time.Minute),
-		WriteTimeout:                 orDefault(l.Answer, 10*time.Second),
-		ReadBufferSize:               orDefault(l.Header, 16<<10),
+		ConnState:                    note,
+		Concurrency:                  l.Connections,
+		ReadTimeout:                  l.Request,
+		IdleTimeout:                  l.Idle,
+		WriteTimeout:                 l.Answer,
+		ReadBufferSize:               l.Header,
 		MaxRequestBodySize:           maxBody,
 		DisablePreParseMultipartForm: true,
 		NoDefaultServerHeader:        true,
 		NoDefaultContentType:         true,
 		SecureErrorLogMessage:        true,
-		TCPKeepalive:                 true,
 		CloseOnShutdown:              true,
 		Logger:                       logger{h.Log},
 	}}, nil
@@ -68,13 +77,18 @@ func orDefault[T int | time.Duration](value, standard T) T {
 
 // Run serves until ctx ends, then finishes what is being answered, for at most grace.
 func (s *Server) Run(ctx context.Context, listener net.Listener, grace time.Duration) error {
+	visitors := newConnections(listener, s.handler, s.limits)
+	watched := make(chan struct{})
+	defer close(watched)
+	go visitors.watch(watched)
 	served := make(chan error, 1)
-	go func() { served <- s.server.Serve(listener) }()
+	go func() { served <- s.server.Serve(visitors) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve visitors: %w", err)
 	case <-ctx.Done():
 	}
+	visitors.ending.Store(true)
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	if err := s.server.ShutdownWithContext(stop); err != nil && !errors.Is(err, context.DeadlineExceeded) {

@@ -147,6 +147,7 @@ type site struct {
 	journal *keeper
 	handler *Handler
 	client  *http.Client
+	stop    func() // ends the server and waits for it
 }
 
 func serve(t testing.TB, views page.Views, limits Limits) *site {
@@ -164,11 +165,12 @@ func serve(t testing.TB, views page.Views, limits Limits) *site {
 	go func() { done <- server.Run(ctx, listener, time.Second) }()
 	transport := &http.Transport{DisableCompression: true}
 	s.client = &http.Client{Transport: transport, Timeout: 5 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		transport.CloseIdleConnections()
 		cancel()
 		require.NoError(t, <-done)
 	})
+	t.Cleanup(s.stop)
 	return s
 }
 

@@ -87,15 +87,18 @@ type Options struct {
 // Handler answers requests.
 type Handler struct {
 	Options
-	metrics *metrics
-	notices *notices
-	visits  sync.Pool // of *visit
+	metrics       *metrics
+	notices       *notices
+	visits        sync.Pool // of *visit
+	countryHeader []byte
+	date          date
 }
 
 // NewHandler returns a handler.
 func NewHandler(o Options) (*Handler, error) {
 	h := &Handler{Options: o}
 	h.CountryHeader = http.CanonicalHeaderKey(o.CountryHeader) // as fasthttp writes names
+	h.countryHeader = []byte(h.CountryHeader)
 	h.visits.New = func() any { return &visit{buffer: make([]byte, 0, 4<<10)} }
 	var err error
 	if h.notices, err = newNotices(o.Pages); err != nil {

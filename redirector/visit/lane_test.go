@@ -1,0 +1,318 @@
+package visit
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"github.com/valyala/fasthttp"
+	"google.golang.org/protobuf/proto"
+
+	"spillway.dev/redirector/page"
+)
+
+// asServer reads a request, and nothing behind it, as the HTTP server does, and answers it. It returns the answer as it is sent.
+func asServer(h *Handler, request []byte) (answer []byte, whole bool) {
+	in := bufio.NewReaderSize(bytes.NewReader(request), 16<<10)
+	ctx := &fasthttp.RequestCtx{}
+	var r fasthttp.Request
+	if r.ReadLimitBody(in, maxBody) != nil || in.Buffered() > 0 || r.Header.ConnectionClose() || !r.Header.IsHTTP11() || r.MayContinue() {
+		return nil, false
+	}
+	ctx.Init(&r, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 4711}, nil)
+	ctx.Response.Header.SetNoDefaultContentType(true)
+	h.Handle(ctx)
+	var out bytes.Buffer
+	w := bufio.NewWriter(&out)
+	if ctx.Response.Write(w) != nil || w.Flush() != nil {
+		return nil, false
+	}
+	return out.Bytes(), true
+}
+
+// byLane has the lane answer a request.
+func byLane(h *Handler, request []byte) []byte {
+	v := h.visits.Get().(*visit)
+	defer h.release(v)
+	return bytes.Clone(h.plain(&connection{remote: peer(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})}, v, request))
+}
+
+func withoutDate(answer []byte) string {
+	before, rest, found := strings.Cut(string(answer), "\r\nDate: ")
+	if !found {
+		return string(answer)
+	}
+	_, after, _ := strings.Cut(rest, "\r\n")
+	return before + "\r\n" + after
+}
+
+// agree fails if the lane answers a request in another way than the server, or records another event. It tells whether the lane answered.
+func agree(t *testing.T, request []byte) bool {
+	t.Helper()
+	var kept [2]*keeper
+	var handlers [2]*Handler
+	for i := range handlers {
+		kept[i] = &keeper{}
+		o := options(t, kept[i], page.Rendered)
+		var err error
+		if handlers[i], err = NewHandler(o); err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 { // both name visitors with the same salt
+			handlers[i].Visitors = handlers[0].Visitors
+		}
+	}
+	before := bytes.Clone(request)
+	answer := byLane(handlers[0], request)
+	if !bytes.Equal(before, request) {
+		t.Fatalf("%q: the lane changed it to %q", before, request)
+	}
+	if answer == nil {
+		if len(kept[0].events) > 0 {
+			t.Fatalf("%q: not answered, but recorded", request)
+		}
+		return false
+	}
+	want, whole := asServer(handlers[1], request)
+	if !whole {
+		t.Fatalf("%q: answered by the lane, but the server does not take it for one plain request", request)
+	}
+	if withoutDate(answer) != withoutDate(want) {
+		t.Fatalf("%q: the lane says\n%q\nand the server\n%q", request, answer, want)
+	}
+	if len(kept[0].events) != 1 || len(kept[1].events) != 1 || !proto.Equal(kept[0].events[0], kept[1].events[0]) {
+		t.Fatalf("%q: the lane records\n%v\nand the server\n%v", request, kept[0].events, kept[1].events)
+	}
+	return true
+}
+
+const plainHeader = "Host: h\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nReferer: https://ref.example/a?b#c\r\nX-Forwarded-For: 198.51.100.2, 203.0.113.7\r\n" +
+	"Accept-Language: de-AT,de;q=0.9\r\nCF-IPCountry: AT\r\n\r\n"
+
+func TestTheLaneAnswersAsTheServerDoes(t *testing.T) {
+	for _, taken := range []string{
+		"GET /l/off HTTP/1.1\r\n" + plainHeader,
+		"GET /q/off HTTP/1.1\r\n" + plainHeader,
+		"GET /l/append?a=2&sw_page=7&utm_source=x&sw_place=mail HTTP/1.1\r\n" + plainHeader,
+		"GET /l/append?\"<>%0d%0a|&&= HTTP/1.1\r\n" + plainHeader,
+		"GET /l/off? HTTP/1.1\r\n" + plainHeader,
+		"GET /l/x HTTP/1.1\r\nhost: go.example:8080\r\nconnection: Keep-Alive\r\nUSER-AGENT:   a  \r\n\r\n",
+		"GET /l/off HTTP/1.1\r\nHost: h\r\nSec-Purpose: prefetch;prerender\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 5.6.7.8\r\n\r\n",
+		"GET /l/off HTTP/1.1\r\nHost: h\r\nPurpose: preview\r\nUser-Agent: " + strings.Repeat("x", 600) + "\r\nX-Purpose: x\r\nX-Moz: prefetch\r\nCookie: a=b\r\n\r\n",
+	} {
+		require.True(t, agree(t, []byte(taken)), taken)
+	}
+	for _, left := range []string{
+		"GET /l/off HTTP/1.1\r\n" + plainHeader + "GET /l/off HTTP/1.1\r\n" + plainHeader,
+		"GET /l/off HTTP/1.1\r\n" + plainHeader + "x",
+		("GET /l/off HTTP/1.1\r\n" + plainHeader)[:100],
+		"GET /l/unknown HTTP/1.1\r\n" + plainHeader,
+		"GET /l/panic HTTP/1.1\r\n" + plainHeader,
+		"GET /l/away HTTP/1.1\r\n" + plainHeader,
+		"GET /l/off/ HTTP/1.1\r\n" + plainHeader,
+		"GET /l/%6fff HTTP/1.1\r\n" + plainHeader,
+		"GET /l/../l/off HTTP/1.1\r\n" + plainHeader,
+		"GET /l/off#x HTTP/1.1\r\n" + plainHeader,
+		"GET /l/append?a#x HTTP/1.1\r\n" + plainHeader,
+		"GET /l/append?u=http://evil.example/ HTTP/1.1\r\n" + plainHeader,
+		"GET /l/append?\xff HTTP/1.1\r\n" + plainHeader,
+		"HEAD /l/off HTTP/1.1\r\n" + plainHeader,
+		"POST /l/off HTTP/1.1\r\n" + plainHeader,
+		"GET /l/off HTTP/1.0\r\n" + plainHeader,
+		"GET /aurora HTTP/1.1\r\n" + plainHeader,
+		"GET http://h/l/off HTTP/1.1\r\n" + plainHeader,
+		"GET /l/off HTTP/1.1\r\nUser-Agent: x\r\n\r\n",
+		"GET /l/off HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+		"GET /l/off HTTP/1.1\r\nHost: user@h\r\n\r\n",
+		"GET /l/off HTTP/1.1\r\nHost: H\r\n\r\n",
+		"GET /l/off HTTP/1.1\r\nHost: h:x\r\n\r\n",
+		"GET /l/off HTTP/1.1\nHost: h\n\n",
+		"GET /l/off HTTP/1.1\r\nHost: h\r\nX: a\r\n b\r\n\r\n",
+		"GET /l/off HTTP/1.1\r\nHost: h\r\nX : a\r\n\r\n",
+		"GET /l/off HTTP/1.1\r\nHost: h\r\nX: a\rb\r\n\r\n",
+		"GET /l/off HTTP/1.1\r\nHost: h\r\nUser-Agent: \xff\r\n\r\n",
+		"GET /l/off HTTP/1.1\r\nHost: h\r\nUser-Agent: a\r\nUser-Agent: b\r\n\r\n",
+		"GET /l/off HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
+		"GET /l/off HTTP/1.1\r\nHost: h\r\ntransfer-encoding: chunked\r\n\r\n",
+		"GET /l/off HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n",
+		"GET /l/off HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+		"GET /l/off HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+		"GET /l/off HTTP/1.1\r\nHost: h\r\nCookie: a=b; sw_owner_1=1.1.9.good\r\n\r\n",
+		"", "\r\n", "GET /l/off HTTP/1.1\r\n\r\n", "GET /l/ HTTP/1.1\r\nHost: h\r\n\r\n",
+	} {
+		require.False(t, agree(t, []byte(left)), left)
+	}
+}
+
+// FuzzLane holds whatever the lane answers against the server.
+func FuzzLane(f *testing.F) {
+	f.Add("GET /l/off HTTP/1.1\r\n" + plainHeader)
+	f.Add("GET /l/append?a=2&sw_page=7&sw_place=mail HTTP/1.1\r\n" + plainHeader)
+	f.Add("GET /l/x HTTP/1.1\r\nHost: go.example:8080\r\nConnection: keep-alive\r\nX-Forwarded-For: a\r\nx-forwarded-for: 1.2.3.4:5\r\n\r\n")
+	f.Add("GET /q/off?sw_qr HTTP/1.1\r\nHost: h:65535\r\nCookie: a\r\nTE: x\r\nKeep-Alive: 5\r\nProxy-Connection: close\r\nContent-Type: x\r\n\r\n")
+	f.Fuzz(func(t *testing.T, request string) { agree(t, []byte(request)) })
+}
+
+func TestTheLaneAllocatesNothing(t *testing.T) {
+	o := options(t, silent{}, page.Rendered)
+	h, err := NewHandler(o)
+	require.NoError(t, err)
+	c := &connection{remote: peer(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})}
+	request := []byte("GET /l/append?sw_page=7&x=1&sw_place=mail HTTP/1.1\r\n" + plainHeader)
+	answered := 0
+	serve := func() {
+		v := h.visits.Get().(*visit)
+		if h.plain(c, v, request) != nil {
+			answered++
+		}
+		h.release(v)
+	}
+	serve()
+	require.Zero(t, testing.AllocsPerRun(200, serve))
+	require.NotZero(t, answered)
+}
+
+// TestConnectionsOfAllKinds sends what the lane answers, and what it does not, over one connection after another, in pieces and together; each request is
+// answered once, in its place.
+func TestConnectionsOfAllKinds(t *testing.T) {
+	s := serve(t, page.Rendered, Limits{})
+	requests := []string{
+		"GET /l/off HTTP/1.1\r\n" + plainHeader,
+		"GET /aurora HTTP/1.1\r\nHost: h\r\n\r\n",
+		"GET /l/append?x=1 HTTP/1.1\r\n" + plainHeader,
+		"POST /b/aurora HTTP/1.1\r\nHost: h\r\nContent-Length: 42\r\n\r\nGET /l/off HTTP/1.1\r\nHost: smuggled.example",
+		"GET /l/unknown HTTP/1.1\r\nHost: h\r\n\r\n",
+		"HEAD /l/off HTTP/1.1\r\nHost: h\r\n\r\n",
+	}
+	require.Len(t, "GET /l/off HTTP/1.1\r\nHost: smuggled.example", 42+1)
+	requests[3] = strings.Replace(requests[3], ": 42", ": 43", 1)
+	statuses := []int{302, 200, 302, 405, 404, 302}
+	if s.handler.Pages.Views() != page.Beacon {
+		statuses[3] = 404
+	}
+	for _, cut := range []int{0, 1, 7, 40, 200} {
+		c, err := net.Dial("tcp", s.address)
+		require.NoError(t, err)
+		var all strings.Builder
+		var order []int
+		for i := range 60 {
+			n := (i*i + i/7) % len(requests)
+			order = append(order, n)
+			all.WriteString(requests[n])
+		}
+		go func() {
+			text := all.String()
+			for len(text) > 0 && cut > 0 {
+				n := min(cut, len(text))
+				if _, err := io.WriteString(c, text[:n]); err != nil {
+					return
+				}
+				text = text[n:]
+			}
+			_, _ = io.WriteString(c, text)
+		}()
+		in := bufio.NewReader(c)
+		clicks := 0
+		for i, n := range order {
+			method := "GET"
+			if strings.HasPrefix(requests[n], "HEAD") {
+				method = "HEAD"
+			}
+			require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
+			response, err := http.ReadResponse(in, &http.Request{Method: method})
+			require.NoError(t, err, "answer %d, cut %d", i, cut)
+			_, err = io.Copy(io.Discard, response.Body)
+			require.NoError(t, err)
+			require.Equal(t, statuses[n], response.StatusCode, "answer %d to %q, cut %d", i, requests[n], cut)
+			if response.StatusCode == 302 || n == 1 {
+				clicks++
+			}
+		}
+		require.Equal(t, clicks, len(s.journal.take()))
+		require.NoError(t, c.Close())
+	}
+}
+
+// TestTheLaneIsUsed: on a connection that has been used, clicks do not reach the server.
+func TestTheLaneIsUsed(t *testing.T) {
+	s := serve(t, page.Rendered, Limits{})
+	c, err := net.Dial("tcp", s.address)
+	require.NoError(t, err)
+	defer c.Close()
+	in := bufio.NewReader(c)
+	for range 5 {
+		_, err = io.WriteString(c, "GET /l/off HTTP/1.1\r\n"+plainHeader)
+		require.NoError(t, err)
+		_, err = http.ReadResponse(in, nil)
+		require.NoError(t, err)
+	}
+	require.Len(t, s.journal.take(), 5)
+	families, err := s.handler.Registry.(*prometheus.Registry).Gather()
+	require.NoError(t, err)
+	found := 0.0
+	for _, f := range families {
+		if f.GetName() == "spillway_redirector_lane_requests_total" {
+			found = f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	require.InDelta(t, 4, found, 0, "the first request of a connection is the server's")
+}
+
+// TestWhatWasRecordedIsAnswered closes connections, as the end of the service does, while clicks are being answered.
+func TestWhatWasRecordedIsAnswered(t *testing.T) {
+	for range 20 {
+		s := serve(t, page.Rendered, Limits{})
+		answered := make(chan int)
+		const visitors = 4
+		for range visitors {
+			go func() {
+				n := 0
+				defer func() { answered <- n }()
+				c, err := net.Dial("tcp", s.address)
+				if err != nil {
+					return
+				}
+				defer c.Close()
+				in := bufio.NewReader(c)
+				for {
+					if _, err := fmt.Fprintf(c, "GET /l/off HTTP/1.1\r\n%s", plainHeader); err != nil {
+						return
+					}
+					if _, err := http.ReadResponse(in, nil); err != nil {
+						return
+					}
+					n++
+				}
+			}()
+		}
+		time.Sleep(5 * time.Millisecond)
+		s.stop()
+		sum := 0
+		for range visitors {
+			sum += <-answered
+		}
+		require.Equal(t, sum, len(s.journal.take()))
+	}
+}
+
+func BenchmarkLane(b *testing.B) {
+	h, err := NewHandler(options(b, silent{}, page.Rendered))
+	require.NoError(b, err)
+	c := &connection{remote: peer(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})}
+	request := []byte("GET /l/off?sw_page=7 HTTP/1.1\r\n" + plainHeader)
+	for b.Loop() {
+		v := h.visits.Get().(*visit)
+		if h.plain(c, v, request) == nil {
+			b.Fatal("not for the lane")
+		}
+		h.release(v)
+	}
+}
