@@ -61,6 +61,8 @@ type Reading struct {
 	IDs      []uint64  // the profiles that were asked for
 	Profiles map[Of]Numbers
 	Links    map[Link]int64
+
+	weights map[uint64]uint64 // of each profile's rows of open days: see proof
 }
 
 // sum is one row of what is added up: events, or visitors where they were counted apart.
@@ -107,7 +109,7 @@ func (r *Reading) add(profile uint64, s sum) {
 // Read returns the lifetime numbers of the profiles, which are at most a few thousand. kept are the sums of closed days; nil: they are
 // read.
 func Read(ctx context.Context, t *table.Tables, closed day.Closed, kept *Kept, ids []uint64) (Reading, error) {
-	r := Reading{IDs: ids, Profiles: map[Of]Numbers{}, Links: map[Link]int64{}}
+	r := Reading{IDs: ids, Profiles: map[Of]Numbers{}, Links: map[Link]int64{}, weights: map[uint64]uint64{}}
 	if err := t.Row(ctx, "SELECT now64(6, 'UTC')", &r.AsOf); err != nil {
 		return Reading{}, fmt.Errorf("read ClickHouse's clock: %w", err)
 	}
@@ -120,7 +122,10 @@ func Read(ctx context.Context, t *table.Tables, closed day.Closed, kept *Kept, i
 	add := func() error { r.add(profile, s); return nil }
 	err := t.Each(ctx, `SELECT profile_id, toInt8(class), toInt8(kind), link_id, surface = 'page', count()
 		FROM `+t.All("events")+in+` GROUP BY profile_id, class, kind, link_id, surface`,
-		[]any{&profile, (*int8)(&s.class), &s.kind, &s.link, &s.page, &s.events}, add)
+		[]any{&profile, (*int8)(&s.class), &s.kind, &s.link, &s.page, &s.events}, func() error {
+			r.weights[profile] += weigh(s.class, s.kind, s.events)
+			return add()
+		})
 	if err != nil {
 		return Reading{}, fmt.Errorf("read open days: %w", err)
 	}

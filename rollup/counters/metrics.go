@@ -19,7 +19,7 @@ type Metrics struct {
 func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
 		profiles: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "spillway_rollup_profiles_read_total", Help: "Profiles whose lifetime numbers were computed, by why: hint, full, open or date (sweeps)."}, []string{"cause"}),
+			Name: "spillway_rollup_profiles_read_total", Help: "Profiles whose lifetime numbers were computed, by why: hint; proof (a hint is late or lost); full, open or date (sweeps)."}, []string{"cause"}),
 		rows: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "spillway_rollup_counters_written_total", Help: "Rows of counters that differed and were set in PostgreSQL, by table."}, []string{"table"}),
 		hints: prometheus.NewCounter(prometheus.CounterOpts{

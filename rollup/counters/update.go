@@ -55,6 +55,7 @@ type Updater struct {
 	opened  time.Time // ClickHouse's clock when the last open sweep began
 	full    time.Time // … the last full one
 	sweeps  []*sweep
+	proof   proof
 }
 
 // NewUpdater returns an updater that begins with a full sweep.
@@ -88,22 +89,23 @@ type state struct {
 	oldest time.Time // of the hints
 	newest time.Time
 	closed closedSignature
+	rows   uint64 // of events
 }
 
 func (u *Updater) look(ctx context.Context) (state, error) {
 	var s state
 	err := u.tables.Row(ctx, `SELECT now64(3, 'UTC'), toUInt64(uptime()), count(), min(at), max(at),
-			(SELECT count() FROM `+u.tables.All("closed_days")+`), (SELECT max(closed_at) FROM `+u.tables.All("closed_days")+`)
-		FROM `+u.tables.All("changed"), &s.now, &s.uptime, &s.hints, &s.oldest, &s.newest, &s.closed.rows, &s.closed.last)
+			(SELECT count() FROM `+u.tables.All("closed_days")+`), (SELECT max(closed_at) FROM `+u.tables.All("closed_days")+`),
+			(SELECT count() FROM `+u.tables.All("events")+`)
+		FROM `+u.tables.All("changed"), &s.now, &s.uptime, &s.hints, &s.oldest, &s.newest, &s.closed.rows, &s.closed.last, &s.rows)
 	if err != nil {
 		return state{}, fmt.Errorf("look for changes: %w", err)
 	}
 	return s, nil
 }
 
-// Round brings the counters up to date with what ClickHouse had when it was called, as far as hints tell, and goes on with a sweep that
-// is due. It returns whether everything is in the counters that was in ClickHouse when it was called: no sweep is needed to know that, and no
-// closed day has to be closed again.
+// Round brings the counters up to date with what ClickHouse had when it was called, as far as hints tell, goes on with a sweep that is due,
+// and looks whether the hints told all. It returns whether everything is in the counters that was in ClickHouse when it was called.
 func (u *Updater) Round(ctx context.Context) (settled bool, err error) {
 	s, err := u.look(ctx)
 	if err != nil {
@@ -125,9 +127,15 @@ func (u *Updater) Round(ctx context.Context) (settled bool, err error) {
 	if err := u.sweep(ctx); err != nil {
 		return false, err
 	}
+	// A sweep of the open days repairs what nobody knows to be wrong; the others must have ended.
+	if !slices.ContainsFunc(u.sweeps, func(s *sweep) bool { return s.kind != "open" }) {
+		if settled, err = u.prove(ctx, s); err != nil {
+			return false, err
+		}
+	}
 	u.last = s.now
 	maps.DeleteFunc(u.seen, func(_ uint64, at time.Time) bool { return at.Before(s.now.Add(-window)) })
-	return !late && !slices.ContainsFunc(u.sweeps, func(s *sweep) bool { return s.kind != "open" }), nil
+	return settled && !late, nil
 }
 
 // distrust plans sweeps where hints cannot have told everything.
@@ -140,7 +148,8 @@ func (u *Updater) distrust(s state) {
 		if !u.started.IsZero() {
 			u.log.Info("ClickHouse was started or its clock moved: all counters are computed again")
 		}
-		u.started, u.last, u.kept = started, time.Time{}, Kept{}
+		u.started, u.last, u.kept, u.proof = started, time.Time{}, Kept{}, proof{}
+		u.proof.follow(u.closed)
 		clear(u.seen)
 		u.plan(&sweep{kind: "full"}, s.now)
 	case s.now.Sub(u.full) > u.options.FullEvery:
@@ -179,7 +188,11 @@ func (u *Updater) readClosed(ctx context.Context, signature closedSignature) err
 			u.plan(&sweep{kind: "date", date: d}, u.last)
 		}
 	}
+	if due := closed.Due(); len(due) > 0 && u.options.Late != nil {
+		u.options.Late(due)
+	}
 	u.closed, u.signature, u.listed = closed, signature, true
+	u.proof.follow(closed)
 	return nil
 }
 
@@ -239,6 +252,7 @@ func (u *Updater) update(ctx context.Context, ids []uint64, cause string) error 
 	if err != nil {
 		return err
 	}
+	u.proof.read(r)
 	// Hints have milliseconds.
 	at := r.AsOf.Truncate(time.Millisecond)
 	for _, id := range ids {

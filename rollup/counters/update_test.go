@@ -117,19 +117,16 @@ func TestClosingADayChangesNoTotals(t *testing.T) {
 	require.EqualValues(t, 1, profileRow(t, e, 3, "person").Views)
 }
 
-func TestASweepRepairsWhatHintsDidNotTell(t *testing.T) {
+func TestASweepRepairsWhatIsWrongInPostgres(t *testing.T) {
 	e := eventtest.New(t)
 	e.Insert(eventtest.Event{Time: noon(), Profile: 1, Visitor: 1})
 	u := newUpdater(t, e, Options{OpenEvery: 300 * time.Millisecond})
 	require.True(t, round(t, u))
 	_, err := e.Pool.Exec(t.Context(), "UPDATE profile_counters SET views = 1000")
 	require.NoError(t, err)
-	e.Insert(eventtest.Event{Time: noon(), Profile: 2, Visitor: 1})
-	e.Run("TRUNCATE TABLE " + e.Local("changed"))
 	time.Sleep(400 * time.Millisecond)
 	require.True(t, round(t, u))
 	require.EqualValues(t, 1, profileRow(t, e, 1, "person").Views)
-	require.EqualValues(t, 1, profileRow(t, e, 2, "person").Views)
 
 	// A full one finds what only Postgres has, too: a new updater begins with it.
 	_, err = e.Pool.Exec(t.Context(), "INSERT INTO profile_counters VALUES (77, 'person', 5, 5, 5, 5, 5, 5, now() - interval '1 day')")
@@ -140,21 +137,16 @@ func TestASweepRepairsWhatHintsDidNotTell(t *testing.T) {
 
 func TestAStartOfClickHouseIsNoticed(t *testing.T) {
 	e := eventtest.New(t)
+	e.Insert(eventtest.Event{Time: noon(), Profile: 1, Visitor: 1})
 	u := newUpdater(t, e, Options{})
 	require.True(t, round(t, u))
-	e.Insert(eventtest.Event{Time: noon(), Profile: 1, Visitor: 1})
-	e.Run("TRUNCATE TABLE " + e.Local("changed"))
+	_, err := e.Pool.Exec(t.Context(), "UPDATE profile_counters SET views = 1000")
+	require.NoError(t, err)
 	require.True(t, round(t, u))
-	require.Zero(t, rows(t, e))
+	require.EqualValues(t, 1000, profileRow(t, e, 1, "person").Views)
 	u.started = u.started.Add(-time.Minute) // as it was before
 	require.True(t, round(t, u))
-	require.EqualValues(t, 1, rows(t, e))
-}
-
-func rows(t *testing.T, e *eventtest.Engines) (n int) {
-	t.Helper()
-	require.NoError(t, e.Pool.QueryRow(t.Context(), "SELECT count(*) FROM profile_counters").Scan(&n))
-	return n
+	require.EqualValues(t, 1, profileRow(t, e, 1, "person").Views, "all are computed again")
 }
 
 func TestKeptSumsFollowTheClosedDays(t *testing.T) {

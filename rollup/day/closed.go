@@ -93,5 +93,17 @@ func (c Closed) OpenCondition() string {
 	return "(" + strings.Join(conditions, " OR ") + ")"
 }
 
+// Without returns the list without the days whose events were dropped, or are about to be.
+func (c Closed) Without(expired Expired) Closed {
+	kept := Closed{Days: map[table.Date]Close{}}
+	for _, d := range c.dates {
+		if !expired.Has(d) {
+			kept.Days[d] = c.Days[d]
+			kept.dates = append(kept.dates, d)
+		}
+	}
+	return kept
+}
+
 // Dates returns the closed dates, sorted.
 func (c Closed) Dates() []table.Date { return slices.Clone(c.dates) }
