@@ -20,12 +20,14 @@ import (
 
 	"spillway.dev/profileapi/account"
 	"spillway.dev/profileapi/alert"
+	"spillway.dev/profileapi/annotation"
 	"spillway.dev/profileapi/api"
 	"spillway.dev/profileapi/dashboard"
 	"spillway.dev/profileapi/export"
 	"spillway.dev/profileapi/insight"
 	"spillway.dev/profileapi/limit"
 	"spillway.dev/profileapi/live"
+	"spillway.dev/profileapi/mail"
 	"spillway.dev/profileapi/profile"
 	"spillway.dev/schemas/postgres"
 	"spillway.dev/service/admin"
@@ -41,6 +43,8 @@ type Config struct {
 	Origin      string   `name:"dashboard-url" env:"SPILLWAY_DASHBOARD_URL" placeholder:"URL" help:"Base URL under which creators reach the dashboard. With https, cookies are sent over https only. Default: http and the address of api-listen."`
 	SignUp      bool     `name:"sign-up" env:"SPILLWAY_SIGN_UP" default:"true" negatable:"" help:"Let anybody make an account on the dashboard."`
 	Private     bool     `name:"private-webhooks" env:"SPILLWAY_PRIVATE_WEBHOOKS" help:"Let webhooks lead to this machine and the network around it, and over http."`
+	SMTP        string   `name:"smtp-url" env:"SPILLWAY_SMTP_URL" placeholder:"URL" help:"Mail server: smtp://USER:PASSWORD@HOST:PORT (STARTTLS) or smtps://. Alerts and weekly reports go by mail then. Empty: there is no mail."`
+	MailFrom    string   `name:"mail-from" env:"SPILLWAY_MAIL_FROM" default:"Spillway <spillway@localhost>" placeholder:"ADDRESS" help:"Who writes the mail."`
 	Rate        int      `name:"api-rate" env:"SPILLWAY_API_RATE" default:"3000" help:"Requests that each token may make in a minute. 0: as many as it likes."`
 	Exports     int      `name:"api-exports" env:"SPILLWAY_API_EXPORTS" default:"4" help:"Exports of single events (GET /v1/export) that may run at once; one client may run two of them."`
 	Connections int32    `name:"api-database-connections" env:"SPILLWAY_API_DATABASE_CONNECTIONS" default:"10" help:"Most connections to PostgreSQL."`
@@ -56,6 +60,8 @@ type Service struct {
 	api      *api.API
 	hub      *live.Hub
 	alerts   *alert.Watch
+	outbox   *alert.Outbox
+	notes    *annotation.Watch
 	listener net.Listener
 	migrated chan struct{} // closed when the schema of Postgres is in place
 	stopping chan struct{} // closed when Run begins to stop
@@ -73,9 +79,9 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 			return nil, fmt.Errorf("own address %q: use HOST:PORT (SPILLWAY_OWN_ADDRESSES)", address)
 		}
 	}
-	// One of them holds the lock of whoever looks for alerts.
-	if config.Connections < 2 {
-		return nil, fmt.Errorf("%d connections to PostgreSQL: use at least 2 (SPILLWAY_API_DATABASE_CONNECTIONS)", config.Connections)
+	// Two of them hold the locks of whoever looks for alerts and for what is to be noted.
+	if config.Connections < 4 {
+		return nil, fmt.Errorf("%d connections to PostgreSQL: use at least 4 (SPILLWAY_API_DATABASE_CONNECTIONS)", config.Connections)
 	}
 	if config.Exports < 1 {
 		return nil, fmt.Errorf("%d exports at once: use at least 1 (SPILLWAY_API_EXPORTS)", config.Exports)
@@ -106,7 +112,14 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 	if err != nil {
 		return nil, err
 	}
-	s.alerts = alert.NewWatch(s.pool, reader, alert.Options{Private: config.Private}, log)
+	var post *mail.Post
+	if config.SMTP != "" {
+		if post, err = mail.NewPost(mail.Options{URL: config.SMTP, From: config.MailFrom}); err != nil {
+			return nil, err
+		}
+	}
+	s.alerts = alert.NewWatch(s.pool, reader, alert.Options{Mail: post != nil}, log)
+	s.notes = annotation.NewWatch(s.pool, reader, annotation.Options{}, log)
 	var quota *limit.Limiter
 	if config.Rate > 0 {
 		quota = limit.New(limit.Policy{Name: "default", Quota: config.Rate, Window: time.Minute}, nil)
@@ -118,6 +131,9 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 	if origin == "" {
 		origin = "http://" + s.Address()
 	}
+	if s.outbox, err = alert.NewOutbox(s.pool, alert.OutboxOptions{Private: config.Private, Post: post, Origin: origin}, log, metrics); err != nil {
+		return nil, err
+	}
 	if s.api, err = api.New(api.Options{
 		Pool: s.pool, Accounts: accounts, Profiles: profiles, Reader: reader, Hub: s.hub, Exports: exports, Limit: quota,
 		PrivateWebhooks: config.Private, Stopping: s.stopping, Cookie: dashboard.CookieName(strings.HasPrefix(origin, "https:")), Public: config.Public, Log: log, Metrics: metrics,
@@ -125,7 +141,7 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 		return nil, err
 	}
 	page, err := dashboard.New(dashboard.Options{Demo: config.Demo, Public: config.Public, Origin: origin, SignUp: config.SignUp, Pool: s.pool, Accounts: accounts,
-		Profiles: profiles, Reader: reader, Hub: s.hub, Log: log, Stopping: s.stopping})
+		Profiles: profiles, Reader: reader, Hub: s.hub, Mail: post != nil, PrivateWebhooks: config.Private, Log: log, Stopping: s.stopping})
 	if err != nil {
 		return nil, err
 	}
@@ -197,6 +213,8 @@ func (s *Service) Run(ctx context.Context) error {
 		close(s.migrated)
 		workers.Go(func() { s.hub.Run(working) })
 		workers.Go(func() { s.alerts.Run(working) })
+		workers.Go(func() { s.outbox.Run(working) })
+		workers.Go(func() { s.notes.Run(working) })
 	})
 
 	select {

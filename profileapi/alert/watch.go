@@ -2,10 +2,10 @@ package alert
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
-	"net/http"
 	"strconv"
 	"time"
 
@@ -13,28 +13,39 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"spillway.dev/profileapi/insight"
+	"spillway.dev/profileapi/leader"
 )
 
 // Options of a watch. The zero value is usable.
 type Options struct {
 	// Every is how often it looks; zero: 10 s.
 	Every time.Duration
-	// Private lets webhooks lead to this machine and the network around it, and over http.
-	Private bool
+	// Mail gives alerts on their way by mail too.
+	Mail bool
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
 
-// Watch looks for what creators are to be told, and tells them.
+// Watch looks for what creators are to be told.
 type Watch struct {
 	pool    *pgxpool.Pool
 	store   *Store
 	reader  *insight.Reader
 	log     *slog.Logger
 	every   time.Duration
+	mail    bool
 	now     func() time.Time
-	client  *http.Client
 	checked time.Time // the hour that was compared last
+
+	told     map[counter]int64 // milestones that are known to have been told
+	reported time.Time         // when weeks were looked for last
+	quiet    map[int64]string  // weeks of profiles of which there is nothing to tell
+}
+
+// counter is a lifetime number of a profile.
+type counter struct {
+	profile int64
+	name    string
 }
 
 // NewWatch returns a watch; it works while Run does.
@@ -45,52 +56,36 @@ func NewWatch(pool *pgxpool.Pool, reader *insight.Reader, o Options, log *slog.L
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Watch{pool: pool, store: NewStore(pool), reader: reader, log: log, every: o.Every, now: o.Now, client: client(o.Private)}
+	return &Watch{pool: pool, store: NewStore(pool), reader: reader, log: log, every: o.Every, mail: o.Mail, now: o.Now,
+		told: map[counter]int64{}, quiet: map[int64]string{}}
 }
-
-// leaderLock is held by the one process that works; any number that nothing else locks.
-const leaderLock = 0x5350_494c_4c41_4c52
 
 // Run works until ctx ends, whenever no other process does.
 func (w *Watch) Run(ctx context.Context) {
-	tick := time.NewTicker(w.every)
-	defer tick.Stop()
-	for {
-		if err := w.round(ctx); err != nil && ctx.Err() == nil {
-			w.log.Warn("alerts cannot be looked for now", "error", err)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
+	leader.Every(ctx, w.every, w.pool, leader.Alerts, w.log.With("part", "alerts"), w.round)
 }
 
-// round does everything once, under the lock.
+// round looks at everything once.
 func (w *Watch) round(ctx context.Context) error {
-	conn, err := w.pool.Acquire(ctx)
-	if err != nil {
-		return fmt.Errorf("look for alerts: %w", err)
+	if err := w.milestones(ctx); err != nil {
+		return err
 	}
-	defer conn.Release()
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		var mine bool
-		if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1)`, int64(leaderLock)).Scan(&mine); err != nil || !mine {
+	if hour := w.now().UTC().Truncate(time.Hour); hour.After(w.checked) && w.now().Sub(hour) > 2*time.Minute {
+		known, err := w.hours(ctx, hour)
+		if err != nil {
 			return err
 		}
-		if err := w.milestones(ctx); err != nil {
-			return err
-		}
-		if hour := w.now().UTC().Truncate(time.Hour); hour.After(w.checked) && w.now().Sub(hour) > 2*time.Minute {
-			if err := w.hours(ctx, hour); err != nil {
-				return err
-			}
+		if known {
 			w.checked = hour
 		}
-		_, err := w.deliver(ctx)
-		return err
-	})
+	}
+	if w.now().Sub(w.reported) >= reportEvery {
+		if err := w.weeks(ctx); err != nil {
+			return err
+		}
+		w.reported = w.now()
+	}
+	return nil
 }
 
 // reached returns the highest milestone that n has reached: 100, 250, 500, 1000, 2500 …; zero: none.
@@ -107,6 +102,9 @@ func reached(n int64) int64 {
 	}
 	return power
 }
+
+// mostTold bounds the milestones that are kept in memory.
+const mostTold = 100_000
 
 // milestones tells of lifetime numbers that have become round. Profiles whose numbers changed just now are looked at.
 func (w *Watch) milestones(ctx context.Context) error {
@@ -126,12 +124,18 @@ func (w *Watch) milestones(ctx context.Context) error {
 			name  string
 			count int64
 		}{{"views", c.Views}, {"clicks", c.Clicks}} {
-			if m := reached(n.count); m > 0 {
-				if _, err := w.store.tell(ctx, c.Profile, Milestone, fmt.Sprint(n.name, " ", m), fmt.Sprintf("Your page has reached %d %s.", m, n.name),
-					map[string]any{"number": n.name, "milestone": m, "count": n.count}); err != nil {
-					return err
-				}
+			m := reached(n.count)
+			if m == 0 || w.told[counter{c.Profile, n.name}] >= m {
+				continue
 			}
+			if _, err := w.store.tell(ctx, c.Profile, Milestone, fmt.Sprint(n.name, " ", m), fmt.Sprintf("Your page has reached %d %s.", m, n.name),
+				map[string]any{"number": n.name, "milestone": m, "count": n.count}, w.mail); err != nil {
+				return err
+			}
+			if len(w.told) >= mostTold {
+				clear(w.told) // the table knows them too
+			}
+			w.told[counter{c.Profile, n.name}] = m
 		}
 	}
 	return nil
@@ -156,22 +160,32 @@ func judge(now int64, mean float64) string {
 	return ""
 }
 
-// hours compares the hour that ended at end with the day before it.
-func (w *Watch) hours(ctx context.Context, end time.Time) error {
+// hours compares the hour that ended at end with the day before it. Until all of the hour is known it says so and compares nothing: what is
+// on its way would look like a drop.
+func (w *Watch) hours(ctx context.Context, end time.Time) (known bool, err error) {
+	var lost bool
+	err = w.pool.QueryRow(ctx, `SELECT coalesce(complete_through >= $1, false), EXISTS (SELECT FROM jsonb_array_elements(lost) l
+		WHERE coalesce((l->>'until')::timestamptz, (l->>'since')::timestamptz) > $1::timestamptz - interval '1 hour') FROM completeness`, end).Scan(&known, &lost)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && !known {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look up to when all is known: %w", err)
+	}
 	rows, err := w.pool.Query(ctx, `
 		SELECT DISTINCT c.profile_id FROM profile_counters c JOIN profiles p ON p.id = c.profile_id AND p.deleted_at IS NULL
 		WHERE c.class = 'person' AND c.as_of > $1::timestamptz - interval '3 hours' AND c.views + c.clicks >= 50 LIMIT 10000`, end)
 	if err != nil {
-		return fmt.Errorf("look for spikes: %w", err)
+		return false, fmt.Errorf("look for spikes: %w", err)
 	}
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
-		return fmt.Errorf("look for spikes: %w", err)
+		return false, fmt.Errorf("look for spikes: %w", err)
 	}
 	for _, id := range ids {
 		points, _, err := w.reader.Series(ctx, insight.Question{Profile: id, From: end.Add(-25 * time.Hour), To: end}, insight.Hour)
 		if err != nil {
-			return err
+			return false, err
 		}
 		var before, now int64
 		for i, p := range points {
@@ -184,8 +198,8 @@ func (w *Watch) hours(ctx context.Context, end time.Time) error {
 		}
 		mean := float64(before) / 24
 		kind := judge(now, mean)
-		if kind == "" {
-			continue
+		if kind == "" || kind == Drop && lost {
+			continue // where events are lost, fewer of them mean nothing
 		}
 		text := fmt.Sprintf("Many more visits than usual: %d views and clicks in an hour, %.0f are usual.", now, mean)
 		if kind == Drop {
@@ -193,9 +207,9 @@ func (w *Watch) hours(ctx context.Context, end time.Time) error {
 		}
 		// At most one of a kind in six hours.
 		subject := end.Truncate(6 * time.Hour).Format(time.RFC3339)
-		if _, err := w.store.tell(ctx, id, kind, subject, text, map[string]any{"hour": end.Add(-time.Hour), "count": now, "usual": mean}); err != nil {
-			return err
+		if _, err := w.store.tell(ctx, id, kind, subject, text, map[string]any{"hour": end.Add(-time.Hour), "count": now, "usual": mean}, w.mail); err != nil {
+			return false, err
 		}
 	}
-	return nil
+	return true, nil
 }

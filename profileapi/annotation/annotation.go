@@ -1,5 +1,6 @@
-// Package annotation keeps notes beside the numbers: written by hand, and by triggers of the database when the creator changed what is
-// counted (schemas/postgres/migrations/0010_creators.sql).
+// Package annotation keeps notes beside the numbers: written by hand; by triggers of the database when the creator changed what is
+// counted (schemas/postgres/migrations/0010_creators.sql); and by a Watch, about all profiles, when the rules of counting changed and
+// where events are missing.
 package annotation
 
 import (
@@ -12,16 +13,24 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Note is the kind of what was written by hand.
-const Note = "note"
+// Kinds of notes that are not written by a trigger.
+const (
+	// Note was written by hand.
+	Note = "note"
+	// Gap is a time of which events are missing, of all profiles together.
+	Gap = "gap"
+	// Rules is when other rules began to decide what is counted.
+	Rules = "rules"
+)
 
 // Annotation is one note.
 type Annotation struct {
-	ID   int64
-	At   time.Time
-	Kind string // note, link-added, link-removed, link-target, link-title, link-hidden, link-shown, timezone, handle
-	Link *int64 // what it is about; nil: the profile
-	Text string
+	ID    int64
+	At    time.Time
+	Until *time.Time // of what lasted; nil: it was a moment, or goes on
+	Kind  string     // note, gap, rules, link-added, link-removed, link-target, link-title, link-hidden, link-shown, timezone, handle
+	Link  *int64     // what it is about; nil: the profile
+	Text  string
 }
 
 // Sentence says in words what happened.
@@ -43,6 +52,8 @@ func (a Annotation) Sentence() string {
 		return "Time zone changed: " + a.Text
 	case "handle":
 		return "Address changed: " + a.Text
+	case Rules:
+		return "What counts as a person is decided by other rules from here on: " + a.Text
 	}
 	return a.Text
 }
@@ -72,12 +83,15 @@ func (s *Store) Create(ctx context.Context, profile int64, at time.Time, link *i
 	return a, nil
 }
 
-// List returns up to limit annotations of [from, to), the latest first, those before the id before if that is not zero.
+// List returns up to limit annotations of [from, to), the latest first, those before the id before if that is not zero: the profile's and,
+// since it was made, those of all profiles.
 func (s *Store) List(ctx context.Context, profile int64, from, to time.Time, before int64, limit int) ([]Annotation, error) {
 	rows, err := s.pool.Query(ctx, `
-		SELECT id, at, kind, link_id, text FROM annotations WHERE profile_id = $1 AND at >= $2 AND at < $3
-			AND ($4 = 0 OR (at, id) < (SELECT at, id FROM annotations WHERE profile_id = $1 AND id = $4))
-		ORDER BY at DESC, id DESC LIMIT $5`, profile, from, to, before, limit)
+		SELECT id, at, until, kind, link_id, text FROM annotations
+		WHERE (profile_id = $1 OR profile_id IS NULL AND coalesce(until, at) >= (SELECT created_at FROM profiles WHERE id = $1))
+			AND (at >= $2 OR kind = $6 AND until >= $2) AND at < $3
+			AND ($4 = 0 OR (at, id) < (SELECT at, id FROM annotations WHERE (profile_id = $1 OR profile_id IS NULL) AND id = $4))
+		ORDER BY at DESC, id DESC LIMIT $5`, profile, from, to, before, limit, Gap)
 	if err != nil {
 		return nil, fmt.Errorf("list annotations of profile %d: %w", profile, err)
 	}

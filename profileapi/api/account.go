@@ -54,6 +54,21 @@ type IDPath struct {
 	ID string `path:"id" maxLength:"20" doc:"Decimal id."`
 }
 
+func (p IDPath) profileID() string { return p.ID }
+
+// after reads where a list goes on; empty: at its beginning.
+func after(next string) (int64, error) {
+	if next == "" {
+		return 0, nil
+	}
+	id, err := number(next)
+	if err != nil {
+		return 0, huma.Error422UnprocessableEntity("validation failed",
+			&huma.ErrorDetail{Location: "query.after", Message: "use the next of the page before", Value: next})
+	}
+	return id, nil
+}
+
 // number reads a decimal id; what is none belongs to nothing, so the answer is 404.
 func number(id string) (int64, error) {
 	n, err := strconv.ParseInt(id, 10, 64)

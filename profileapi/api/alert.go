@@ -10,50 +10,29 @@ import (
 
 	"spillway.dev/profileapi/account"
 	"spillway.dev/profileapi/alert"
+	"spillway.dev/profileapi/profile"
 )
 
 // Alert is something that a creator was told.
 type Alert struct {
 	ID      string         `json:"id"`
-	Kind    string         `json:"kind" enum:"milestone,spike,drop"`
+	Kind    string         `json:"kind" enum:"milestone,spike,drop,weekly_report"`
 	Text    string         `json:"text"`
-	Details map[string]any `json:"details"`
+	Details map[string]any `json:"details" doc:"Of a weekly report all its numbers: week, from, to, views, clicks, ctr, unique_visitors, the same in before, change, the best links, origins, complete."`
 	Time    time.Time      `json:"time"`
 }
 
-// Webhook is where a profile's alerts are sent.
-type Webhook struct {
-	ID        string    `json:"id"`
-	URL       string    `json:"url"`
-	CreatedAt time.Time `json:"created_at"`
+// Mail is what a profile's owner gets by mail, if the server sends any.
+type Mail struct {
+	Address string `json:"address" doc:"The account's. Empty: it has none, and nothing is sent."`
+	Alerts  bool   `json:"alerts" doc:"Spikes, drops and milestones."`
+	Weekly  bool   `json:"weekly" doc:"How the week was, each Monday."`
 }
 
-// NewWebhook is a webhook at the one moment at which its secret is known.
-type NewWebhook struct {
-	Webhook
-	Secret string `json:"secret" doc:"Signs what is sent: header Spillway-Signature is t=SECONDS,v1=HEX, the HMAC-SHA256 with this secret of SECONDS, a dot and the body. Shown only now."`
-}
-
-// NewWebhookRequest is what a webhook is made from.
-type NewWebhookRequest struct {
-	URL string `json:"url" minLength:"1" maxLength:"2048" doc:"https, on the internet. Each message is a POST of JSON; any 2xx is an answer, all else is tried again for some hours." example:"https://example.org/hook"`
-}
-
-// Delivery is one alert on its way to a webhook.
-type Delivery struct {
-	ID          string     `json:"id"`
-	AlertID     string     `json:"alert_id"`
-	Attempts    int32      `json:"attempts"`
-	NextAt      *time.Time `json:"next_at" doc:"When it is tried next. Null: delivered, or given up."`
-	DeliveredAt *time.Time `json:"delivered_at"`
-	Status      *int32     `json:"status" doc:"Of the last answer. Null: none came."`
-	Error       string     `json:"error"`
-}
-
-// WebhookPath is embedded in the input of what is about one webhook.
-type WebhookPath struct {
-	IDPath
-	Webhook string `path:"webhook" maxLength:"20" doc:"Decimal id of the webhook."`
+// MailChange is what to change; what is absent stays.
+type MailChange struct {
+	Alerts *bool `json:"alerts,omitempty"`
+	Weekly *bool `json:"weekly,omitempty"`
 }
 
 func (a *API) registerAlerts() {
@@ -67,20 +46,13 @@ func (a *API) registerAlerts() {
 		Items []Alert `json:"items" nullable:"false" doc:"The latest first."`
 		Next  *string `json:"next,omitempty"`
 	}
-	register(a, huma.Operation{
+	registerSeen(a, huma.Operation{
 		OperationID: "list-alerts", Method: http.MethodGet, Path: "/v1/profiles/{id}/alerts",
-		Summary: "List spikes, drops and milestones", Tags: tags, Security: needs(account.Read), Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *alertsInput) (*body[alertList], error) {
-		p, err := a.seen(ctx, in.ID)
+		Summary: "List spikes, drops, milestones and weekly reports", Tags: tags, Security: needs(account.Read), Errors: []int{http.StatusNotFound},
+	}, func(ctx context.Context, p profile.Profile, in *alertsInput) (*body[alertList], error) {
+		before, err := after(in.After)
 		if err != nil {
 			return nil, err
-		}
-		var before int64
-		if in.After != "" {
-			if before, err = number(in.After); err != nil {
-				return nil, huma.Error422UnprocessableEntity("validation failed",
-					&huma.ErrorDetail{Location: "query.after", Message: "use the next of the page before", Value: in.After})
-			}
 		}
 		alerts, err := a.alerts.List(ctx, p.ID, before, in.Limit+1)
 		if err != nil {
@@ -102,107 +74,30 @@ func (a *API) registerAlerts() {
 		return &out, nil
 	})
 
-	type createInput struct {
+	registerSeen(a, huma.Operation{
+		OperationID: "get-mail", Method: http.MethodGet, Path: "/v1/profiles/{id}/mail",
+		Summary: "Read what a profile's owner gets by mail", Tags: tags, Security: needs(account.Read), Errors: []int{http.StatusNotFound},
+	}, func(ctx context.Context, p profile.Profile, _ *IDPath) (*body[Mail], error) { return a.mail(ctx, p) })
+
+	type mailInput struct {
 		IDPath
-		Body NewWebhookRequest
+		Body MailChange
 	}
-	register(a, huma.Operation{
-		OperationID: "create-webhook", Method: http.MethodPost, Path: "/v1/profiles/{id}/webhooks", DefaultStatus: http.StatusCreated,
-		Summary: "Have alerts sent to an address", Tags: tags, Security: needs(account.Write), Errors: []int{http.StatusNotFound, http.StatusConflict},
-	}, func(ctx context.Context, in *createInput) (*body[NewWebhook], error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
+	registerSeen(a, huma.Operation{
+		OperationID: "change-mail", Method: http.MethodPatch, Path: "/v1/profiles/{id}/mail",
+		Summary: "Change what a profile's owner gets by mail", Tags: tags, Security: needs(account.Write), Errors: []int{http.StatusNotFound},
+	}, func(ctx context.Context, p profile.Profile, in *mailInput) (*body[Mail], error) {
+		if err := a.alerts.SetMail(ctx, p.ID, alert.MailChange(in.Body)); err != nil {
 			return nil, err
 		}
-		if err := alert.CheckURL(in.Body.URL, a.private); err != nil {
-			return nil, huma.Error422UnprocessableEntity("validation failed", &huma.ErrorDetail{Location: "body.url", Message: err.Error(), Value: in.Body.URL})
-		}
-		w, secret, err := a.alerts.AddWebhook(ctx, p.ID, in.Body.URL)
-		if err != nil {
-			return nil, err
-		}
-		return &body[NewWebhook]{NewWebhook{Webhook{formatted(w.ID), w.URL, w.CreatedAt.UTC()}, secret}}, nil
+		return a.mail(ctx, p)
 	})
+}
 
-	type webhookList struct {
-		Items []Webhook `json:"items" nullable:"false"`
+func (a *API) mail(ctx context.Context, p profile.Profile) (*body[Mail], error) {
+	m, err := a.alerts.Mail(ctx, p.ID)
+	if err != nil {
+		return nil, err
 	}
-	register(a, huma.Operation{
-		OperationID: "list-webhooks", Method: http.MethodGet, Path: "/v1/profiles/{id}/webhooks",
-		Summary: "List where alerts are sent", Tags: tags, Security: needs(account.Read), Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *IDPath) (*body[webhookList], error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
-		hooks, err := a.alerts.Webhooks(ctx, p.ID)
-		if err != nil {
-			return nil, err
-		}
-		out := body[webhookList]{webhookList{Items: []Webhook{}}}
-		for _, w := range hooks {
-			out.Body.Items = append(out.Body.Items, Webhook{formatted(w.ID), w.URL, w.CreatedAt.UTC()})
-		}
-		return &out, nil
-	})
-
-	register(a, huma.Operation{
-		OperationID: "delete-webhook", Method: http.MethodDelete, Path: "/v1/profiles/{id}/webhooks/{webhook}", DefaultStatus: http.StatusNoContent,
-		Summary: "Stop sending alerts to an address", Tags: tags, Security: needs(account.Write), Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *WebhookPath) (*struct{}, error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
-		id, err := number(in.Webhook)
-		if err != nil {
-			return nil, err
-		}
-		return nil, a.alerts.RemoveWebhook(ctx, p.ID, id)
-	})
-
-	type deliveryList struct {
-		Items []Delivery `json:"items" nullable:"false" doc:"The latest 100, the latest first."`
-	}
-	register(a, huma.Operation{
-		OperationID: "list-deliveries", Method: http.MethodGet, Path: "/v1/profiles/{id}/webhooks/{webhook}/deliveries",
-		Summary: "List what was sent to an address", Tags: tags, Security: needs(account.Read), Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *WebhookPath) (*body[deliveryList], error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
-		id, err := number(in.Webhook)
-		if err != nil {
-			return nil, err
-		}
-		deliveries, err := a.alerts.Deliveries(ctx, p.ID, id, 100)
-		if err != nil {
-			return nil, err
-		}
-		out := body[deliveryList]{deliveryList{Items: []Delivery{}}}
-		for _, d := range deliveries {
-			out.Body.Items = append(out.Body.Items, Delivery{formatted(d.ID), formatted(d.AlertID), d.Attempts, d.NextAt, d.DeliveredAt, d.Status, d.Error})
-		}
-		return &out, nil
-	})
-
-	type replayInput struct {
-		IDPath
-		Delivery string `path:"delivery" maxLength:"20" doc:"Decimal id of the delivery."`
-	}
-	register(a, huma.Operation{
-		OperationID: "replay-delivery", Method: http.MethodPost, Path: "/v1/profiles/{id}/deliveries/{delivery}/replay", DefaultStatus: http.StatusNoContent,
-		Summary: "Send an alert again", Tags: tags, Security: needs(account.Write), Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *replayInput) (*struct{}, error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
-		id, err := number(in.Delivery)
-		if err != nil {
-			return nil, err
-		}
-		return nil, a.alerts.Replay(ctx, p.ID, id)
-	})
+	return &body[Mail]{Mail(m)}, nil
 }

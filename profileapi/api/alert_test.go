@@ -30,7 +30,22 @@ func TestAlertsAndWhereTheyAreSent(t *testing.T) {
 	c.must(204, "POST", path+"/deliveries/"+sent["id"].(string)+"/replay", nil)
 	require.NotNil(t, c.must(200, "GET", hook+"/deliveries", nil).body["items"].([]any)[0].(map[string]any)["next_at"])
 	c.must(404, "POST", path+"/deliveries/99999/replay", nil)
+	tried := c.must(202, "POST", hook+"/test", nil)
+	require.Equal(t, "test", tried.body["kind"])
+	require.Len(t, c.must(200, "GET", hook+"/deliveries", nil).body["items"], 2)
+	require.Len(t, c.must(200, "GET", path+"/alerts", nil).body["items"], 1, "a test is no alert")
+	c.must(404, "POST", path+"/webhooks/99999/test", nil)
+
+	mail := c.must(200, "GET", path+"/mail", nil)
+	require.Equal(t, true, mail.body["weekly"])
+	require.Equal(t, true, mail.body["alerts"])
+	require.Equal(t, false, c.must(200, "PATCH", path+"/mail", map[string]any{"weekly": false}).body["weekly"])
+	mail = c.must(200, "GET", path+"/mail", nil)
+	require.Equal(t, false, mail.body["weekly"])
+	require.Equal(t, true, mail.body["alerts"])
+
 	c.must(204, "DELETE", hook, nil)
 	c.must(404, "DELETE", hook, nil)
+	c.must(404, "POST", hook+"/test", nil)
 	c.must(404, "POST", path+"/deliveries/"+sent["id"].(string)+"/replay", nil)
 }

@@ -12,17 +12,19 @@ import (
 
 	"spillway.dev/profileapi/account"
 	"spillway.dev/profileapi/annotation"
+	"spillway.dev/profileapi/profile"
 )
 
 func typeOf[T any]() reflect.Type { return reflect.TypeFor[T]() }
 
 // Annotation is a note beside the numbers.
 type Annotation struct {
-	ID     string    `json:"id"`
-	Time   time.Time `json:"time"`
-	Kind   string    `json:"kind" doc:"note: written by hand. Otherwise what changed: link-added, link-removed, link-target, link-title, link-hidden, link-shown, timezone, handle."`
-	LinkID string    `json:"link_id,omitempty"`
-	Text   string    `json:"text"`
+	ID     string     `json:"id"`
+	Time   time.Time  `json:"time"`
+	Until  *time.Time `json:"until,omitempty" doc:"Its end, if it lasted and is over."`
+	Kind   string     `json:"kind" doc:"note: written by hand. Otherwise what changed the numbers: link-added, link-removed, link-target, link-title, link-hidden, link-shown, timezone, handle, rules (other rules decide what is counted), gap (events are missing)."`
+	LinkID string     `json:"link_id,omitempty"`
+	Text   string     `json:"text"`
 }
 
 // NewAnnotation is what a note is made from.
@@ -33,7 +35,7 @@ type NewAnnotation struct {
 }
 
 func showAnnotation(n annotation.Annotation) Annotation {
-	out := Annotation{ID: formatted(n.ID), Time: n.At.UTC(), Kind: n.Kind, Text: n.Sentence()}
+	out := Annotation{ID: formatted(n.ID), Time: n.At.UTC(), Until: utc(n.Until), Kind: n.Kind, Text: n.Sentence()}
 	if n.Link != nil {
 		out.LinkID = formatted(*n.Link)
 	}
@@ -49,14 +51,10 @@ func (a *API) registerAnnotations() {
 		IDPath
 		Body NewAnnotation
 	}
-	register(a, huma.Operation{
+	registerSeen(a, huma.Operation{
 		OperationID: "create-annotation", Method: http.MethodPost, Path: "/v1/profiles/{id}/annotations", DefaultStatus: http.StatusCreated,
 		Summary: "Write a note beside the numbers", Tags: tags, Security: needs(account.Write), Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *createInput) (*body[Annotation], error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
+	}, func(ctx context.Context, p profile.Profile, in *createInput) (*body[Annotation], error) {
 		at := a.now()
 		if in.Body.Time != nil {
 			at = *in.Body.Time
@@ -92,14 +90,10 @@ func (a *API) registerAnnotations() {
 		Items []Annotation `json:"items" nullable:"false" doc:"The latest first."`
 		Next  *string      `json:"next,omitempty" doc:"Send it as after to get the next page. Absent: this is the last."`
 	}
-	register(a, huma.Operation{
+	registerSeen(a, huma.Operation{
 		OperationID: "list-annotations", Method: http.MethodGet, Path: "/v1/profiles/{id}/annotations",
 		Summary: "List notes, written by hand and by changes", Tags: tags, Security: needs(account.Insights), Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *listInput) (*body[annotationList], error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
+	}, func(ctx context.Context, p profile.Profile, in *listInput) (*body[annotationList], error) {
 		to := in.To
 		if to.IsZero() {
 			to = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -107,12 +101,9 @@ func (a *API) registerAnnotations() {
 		if in.From.Year() > 9999 || to.Year() > 9999 || in.From.Year() < 0 || to.Year() < 0 {
 			return nil, huma.Error422UnprocessableEntity("use times between the years 0 and 9999")
 		}
-		var before int64
-		if in.After != "" {
-			if before, err = number(in.After); err != nil {
-				return nil, huma.Error422UnprocessableEntity("validation failed",
-					&huma.ErrorDetail{Location: "query.after", Message: "use the next of the page before", Value: in.After})
-			}
+		before, err := after(in.After)
+		if err != nil {
+			return nil, err
 		}
 		notes, err := a.annotations.List(ctx, p.ID, in.From, to, before, in.Limit+1)
 		if err != nil {
@@ -134,14 +125,10 @@ func (a *API) registerAnnotations() {
 		IDPath
 		Annotation string `path:"annotation" maxLength:"20" doc:"Decimal id of the note."`
 	}
-	register(a, huma.Operation{
+	registerSeen(a, huma.Operation{
 		OperationID: "delete-annotation", Method: http.MethodDelete, Path: "/v1/profiles/{id}/annotations/{annotation}", DefaultStatus: http.StatusNoContent,
 		Summary: "Delete a note that was written by hand", Tags: tags, Security: needs(account.Write), Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *deleteInput) (*struct{}, error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
+	}, func(ctx context.Context, p profile.Profile, in *deleteInput) (*struct{}, error) {
 		id, err := number(in.Annotation)
 		if err != nil {
 			return nil, err

@@ -127,6 +127,7 @@ func New(o Options) (*API, error) {
 	a.registerShares()
 	a.registerCodes()
 	a.registerAlerts()
+	a.registerWebhooks()
 	a.registerExport()
 	if err := a.registerGraph(); err != nil {
 		return nil, err

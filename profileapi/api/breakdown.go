@@ -9,6 +9,7 @@ import (
 
 	"spillway.dev/profileapi/account"
 	"spillway.dev/profileapi/insight"
+	"spillway.dev/profileapi/profile"
 )
 
 // BreakdownItem is one value of a breakdown.
@@ -77,14 +78,10 @@ func (in *breakdownsInput) dimensions() []insight.Dimension {
 }
 
 func (a *API) registerBreakdowns() {
-	register(a, huma.Operation{
+	registerSeen(a, huma.Operation{
 		OperationID: "get-breakdowns", Method: http.MethodGet, Path: "/v1/profiles/{id}/insights/breakdowns",
 		Summary: "Break a profile's numbers down", Tags: []string{"insights"}, Security: needs(account.Insights), Errors: []int{http.StatusNotFound, http.StatusNotModified},
-	}, func(ctx context.Context, in *breakdownsInput) (*page[Breakdowns], error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
+	}, func(ctx context.Context, p profile.Profile, in *breakdownsInput) (*page[Breakdowns], error) {
 		ask, _, err := in.ask(p, a.now())
 		if err != nil {
 			return nil, err

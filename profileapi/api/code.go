@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"spillway.dev/profileapi/account"
+	"spillway.dev/profileapi/profile"
 	"spillway.dev/profileapi/qrcode"
 )
 
@@ -55,15 +56,11 @@ func (a *API) registerCodes() {
 		IDPath
 		CodeQuery
 	}
-	register(a, huma.Operation{
+	registerSeen(a, huma.Operation{
 		OperationID: "get-profile-code", Method: http.MethodGet, Path: "/v1/profiles/{id}/qr",
 		Summary: "Draw a profile's QR code", Description: "Scans count as views of surface qr.", Tags: []string{"profiles"}, Security: needs(account.Read),
 		Errors: []int{http.StatusNotFound}, Responses: image,
-	}, func(ctx context.Context, in *pageInput) (*file, error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
+	}, func(_ context.Context, p profile.Profile, in *pageInput) (*file, error) {
 		return draw(in.CodeQuery, a.public+"/"+p.Handle+"?sw_qr=1", p.Handle)
 	})
 }

@@ -2,8 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"net/http"
 	"time"
 
@@ -11,6 +9,7 @@ import (
 
 	"spillway.dev/profileapi/account"
 	"spillway.dev/profileapi/insight"
+	"spillway.dev/profileapi/profile"
 )
 
 // Event is a single view or click. Nothing in it tells its visitor from others.
@@ -43,34 +42,13 @@ func showEvent(e insight.Event) Event {
 	return out
 }
 
-// cursor says where a list of events goes on.
-type cursor struct {
-	Time      int64  `json:"t"` // microseconds
-	Stream    uint64 `json:"s"`
-	Partition uint32 `json:"p"`
-	Sequence  uint64 `json:"q"`
-}
-
-func (c cursor) String() string {
-	b, err := json.Marshal(c)
-	if err != nil {
-		panic("BUG: a cursor cannot be written: " + err.Error())
-	}
-	return base64.RawURLEncoding.EncodeToString(b)
-}
-
 func parseCursor(s string) (*insight.Event, error) {
-	var c cursor
-	b, err := base64.RawURLEncoding.DecodeString(s)
-	if err == nil {
-		err = json.Unmarshal(b, &c)
-	}
-	at := time.UnixMicro(c.Time).UTC()
-	if err != nil || !within(at) {
+	e, err := insight.ParseCursor(s)
+	if err != nil || e != nil && !within(e.Time) {
 		return nil, huma.Error422UnprocessableEntity("validation failed",
 			&huma.ErrorDetail{Location: "query.after", Message: "use the next of the page before", Value: s})
 	}
-	return &insight.Event{Time: at, Stream: c.Stream, Partition: c.Partition, Sequence: c.Sequence}, nil
+	return e, nil
 }
 
 func (a *API) registerEvents() {
@@ -84,16 +62,12 @@ func (a *API) registerEvents() {
 		Items []Event `json:"items" nullable:"false" doc:"The latest first."`
 		Next  *string `json:"next,omitempty" doc:"Send it as after to get the next page. Absent: this is the last."`
 	}
-	register(a, huma.Operation{
+	registerSeen(a, huma.Operation{
 		OperationID: "list-events", Method: http.MethodGet, Path: "/v1/profiles/{id}/events",
 		Summary:     "List single views and clicks, with the reason of those that are not counted",
 		Description: "Without classes: those that are left out of the numbers. Single events are deleted after a while.",
 		Tags:        []string{"insights"}, Security: needs(account.Read), Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *input) (*body[eventList], error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
+	}, func(ctx context.Context, p profile.Profile, in *input) (*body[eventList], error) {
 		ask, _, err := in.ask(p, a.now())
 		if err != nil {
 			return nil, err
@@ -106,11 +80,9 @@ func (a *API) registerEvents() {
 				}
 			}
 		}
-		var before *insight.Event
-		if in.After != "" {
-			if before, err = parseCursor(in.After); err != nil {
-				return nil, err
-			}
+		before, err := parseCursor(in.After)
+		if err != nil {
+			return nil, err
 		}
 		events, err := a.reader.List(ctx, insight.Question{Profile: p.ID, From: ask.From, To: ask.To, Filters: ask.Filters}, ask.Classes, before, in.Limit+1)
 		if err != nil {
@@ -119,8 +91,7 @@ func (a *API) registerEvents() {
 		out := body[eventList]{eventList{Items: []Event{}}}
 		if len(events) > in.Limit {
 			events = events[:in.Limit]
-			last := events[in.Limit-1]
-			next := cursor{last.Time.UnixMicro(), last.Stream, last.Partition, last.Sequence}.String()
+			next := events[in.Limit-1].Cursor()
 			out.Body.Next = &next
 		}
 		for _, e := range events {

@@ -289,14 +289,10 @@ func (a *API) seen(ctx context.Context, id string) (profile.Profile, error) {
 }
 
 func (a *API) registerInsights() {
-	register(a, huma.Operation{
+	registerSeen(a, huma.Operation{
 		OperationID: "get-insights", Method: http.MethodGet, Path: "/v1/profiles/{id}/insights",
 		Summary: "Read a profile's numbers", Tags: []string{"insights"}, Security: needs(account.Insights), Errors: []int{http.StatusNotFound, http.StatusNotModified},
-	}, func(ctx context.Context, in *insightsInput) (*page[Insights], error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
+	}, func(ctx context.Context, p profile.Profile, in *insightsInput) (*page[Insights], error) {
 		answer, err := a.insights(ctx, p, in)
 		if err != nil {
 			return nil, err

@@ -16,6 +16,7 @@ import (
 	"spillway.dev/profileapi/account"
 	"spillway.dev/profileapi/insight"
 	"spillway.dev/profileapi/live"
+	"spillway.dev/profileapi/profile"
 )
 
 // watchOperation is the one operation that does not end by itself.
@@ -46,7 +47,7 @@ func (a *API) registerLive() {
 	}
 	schema := a.huma.OpenAPI().Components.Schemas
 	_ = schema.Schema(typeOf[LiveNumbers](), true, "LiveNumbers")
-	register(a, huma.Operation{
+	registerSeen(a, huma.Operation{
 		OperationID: watchOperation, Method: http.MethodGet, Path: "/v1/profiles/{id}/live",
 		Summary: "Watch a profile's numbers",
 		Description: "Server-sent events. 'numbers' carries LiveNumbers and an id, at once and within two seconds of each change; 'through' a new complete_through; " +
@@ -54,11 +55,7 @@ func (a *API) registerLive() {
 		Tags: []string{"insights"}, Security: needs(account.Insights), Errors: []int{http.StatusNotFound},
 		Responses: map[string]*huma.Response{"200": {Description: "An event stream", Content: map[string]*huma.MediaType{
 			"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}}}}},
-	}, func(ctx context.Context, in *input) (*huma.StreamResponse, error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
+	}, func(ctx context.Context, p profile.Profile, in *input) (*huma.StreamResponse, error) {
 		classes := []insight.Class{insight.Person}
 		if len(in.Classes) > 0 {
 			classes = nil

@@ -160,6 +160,23 @@ func register[I, O any](a *API, operation huma.Operation, handler func(context.C
 	})
 }
 
+// ofProfile is the input of what is about one profile.
+type ofProfile[I any] interface {
+	*I
+	profileID() string
+}
+
+// registerSeen adds an operation about a profile that the caller may see; all others are told that there is none.
+func registerSeen[I any, P ofProfile[I], O any](a *API, operation huma.Operation, handler func(context.Context, profile.Profile, P) (*O, error)) {
+	register(a, operation, func(ctx context.Context, in *I) (*O, error) {
+		p, err := a.seen(ctx, P(in).profileID())
+		if err != nil {
+			return nil, err
+		}
+		return handler(ctx, p, in)
+	})
+}
+
 // translate turns an error of the rooms below into what the client is told. What the client cannot do anything about is logged and
 // not shown.
 func (a *API) translate(operation string, err error) error {

@@ -118,13 +118,9 @@ func (a *API) registerProfiles() {
 		OperationID: "list-profiles", Method: http.MethodGet, Path: "/v1/profiles",
 		Summary: "List the account's profiles", Tags: tags, Security: needs(account.Read),
 	}, func(ctx context.Context, in *listInput) (*body[list], error) {
-		var after int64
-		if in.After != "" {
-			var err error
-			if after, err = number(in.After); err != nil {
-				return nil, huma.Error422UnprocessableEntity("validation failed",
-					&huma.ErrorDetail{Location: "query.after", Message: "use the next of the page before", Value: in.After})
-			}
+		after, err := after(in.After)
+		if err != nil {
+			return nil, err
 		}
 		profiles, err := a.profiles.List(ctx, who(ctx).AccountID, after, in.Limit+1)
 		if err != nil {

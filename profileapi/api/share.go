@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"spillway.dev/profileapi/account"
+	"spillway.dev/profileapi/profile"
 	"spillway.dev/profileapi/share"
 )
 
@@ -43,14 +44,10 @@ func (a *API) registerShares() {
 		IDPath
 		Body NewShareRequest
 	}
-	register(a, huma.Operation{
+	registerSeen(a, huma.Operation{
 		OperationID: "create-share", Method: http.MethodPost, Path: "/v1/profiles/{id}/shares", DefaultStatus: http.StatusCreated,
 		Summary: "Let others see a profile's numbers", Tags: tags, Security: needs(account.Write), Errors: []int{http.StatusNotFound, http.StatusConflict},
-	}, func(ctx context.Context, in *createInput) (*body[NewShare], error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
+	}, func(ctx context.Context, p profile.Profile, in *createInput) (*body[NewShare], error) {
 		name := strings.TrimSpace(in.Body.Name)
 		if name == "" || !plain(name) {
 			return nil, huma.Error422UnprocessableEntity("validation failed", &huma.ErrorDetail{Location: "body.name", Value: in.Body.Name, Message: "use one line of text"})
@@ -69,14 +66,10 @@ func (a *API) registerShares() {
 	type shareList struct {
 		Items []Share `json:"items" nullable:"false"`
 	}
-	register(a, huma.Operation{
+	registerSeen(a, huma.Operation{
 		OperationID: "list-shares", Method: http.MethodGet, Path: "/v1/profiles/{id}/shares",
 		Summary: "List who may see a profile's numbers", Tags: tags, Security: needs(account.Read), Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *IDPath) (*body[shareList], error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
+	}, func(ctx context.Context, p profile.Profile, _ *IDPath) (*body[shareList], error) {
 		shares, err := a.shares.List(ctx, p.ID)
 		if err != nil {
 			return nil, err
@@ -92,14 +85,10 @@ func (a *API) registerShares() {
 		IDPath
 		Share string `path:"share" maxLength:"20" doc:"Decimal id of the share."`
 	}
-	register(a, huma.Operation{
+	registerSeen(a, huma.Operation{
 		OperationID: "revoke-share", Method: http.MethodDelete, Path: "/v1/profiles/{id}/shares/{share}", DefaultStatus: http.StatusNoContent,
 		Summary: "Revoke a share", Tags: tags, Security: needs(account.Write), Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *deleteInput) (*struct{}, error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
+	}, func(ctx context.Context, p profile.Profile, in *deleteInput) (*struct{}, error) {
 		id, err := number(in.Share)
 		if err != nil {
 			return nil, err

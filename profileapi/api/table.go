@@ -14,6 +14,7 @@ import (
 
 	"spillway.dev/profileapi/account"
 	"spillway.dev/profileapi/insight"
+	"spillway.dev/profileapi/profile"
 )
 
 // file is an answer that is not JSON.
@@ -67,17 +68,13 @@ func optional(n *int64) string {
 }
 
 func (a *API) registerTables() {
-	register(a, huma.Operation{
+	registerSeen(a, huma.Operation{
 		OperationID: "get-insights-csv", Method: http.MethodGet, Path: "/v1/profiles/{id}/insights.csv",
 		Summary: "Read a profile's numbers as CSV", Description: "The same numbers as in the JSON and on the dashboard, row by row. A bucket whose events were all lost has empty cells.",
 		Tags: []string{"insights"}, Security: needs(account.Insights), Errors: []int{http.StatusNotFound},
 		Responses: map[string]*huma.Response{"200": {Description: "CSV (RFC 4180)", Content: map[string]*huma.MediaType{
 			"text/csv; charset=utf-8": {Schema: &huma.Schema{Type: huma.TypeString}}}}},
-	}, func(ctx context.Context, in *tableInput) (*file, error) {
-		p, err := a.seen(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
+	}, func(ctx context.Context, p profile.Profile, in *tableInput) (*file, error) {
 		ask, _, err := in.ask(p, a.now())
 		if err != nil {
 			return nil, err

@@ -4,7 +4,9 @@
 //	/                            the demo profile's numbers, or the signed-in creator's first page
 //	/sign-up /sign-in /sign-out  accounts
 //	/pages/new /pages/{handle}   a creator's page: numbers, links, settings
+//	/pages/{handle}/left-out     what is not in its numbers, and why
 //	/shared/{secret}             one page's numbers, for whoever has the address
+//	/unsubscribe/{token}         ends letters
 package dashboard
 
 import (
@@ -30,8 +32,10 @@ import (
 	"spillway.dev/profileapi/insight"
 	"spillway.dev/profileapi/limit"
 	"spillway.dev/profileapi/live"
+	"spillway.dev/profileapi/mail"
 	"spillway.dev/profileapi/profile"
 	"spillway.dev/profileapi/share"
+	"spillway.dev/schemas/ownertoken"
 )
 
 //go:embed templates/*.html
@@ -55,7 +59,11 @@ type Options struct {
 	Profiles *profile.Store
 	Reader   *insight.Reader
 	Hub      *live.Hub
-	Log      *slog.Logger
+	// Mail says that letters are sent.
+	Mail bool
+	// PrivateWebhooks lets webhooks lead to this machine and the network around it, and over http.
+	PrivateWebhooks bool
+	Log             *slog.Logger
 	// Stopping ends open event streams; nil: never.
 	Stopping <-chan struct{}
 }
@@ -145,12 +153,20 @@ func (d *Dashboard) Register(handle func(pattern string, handler http.Handler)) 
 	page("GET /pages/{handle}", d.owners(d.showPage))
 	page("GET /pages/{handle}/live", d.owners(d.watch))
 	page("GET /pages/{handle}/preview", d.owners(d.showPreview))
+	page("GET /pages/{handle}/browser/mine", d.owners(d.leadBrowser(ownertoken.Claim)))
+	page("GET /pages/{handle}/browser/not-mine", d.owners(d.leadBrowser(ownertoken.Release)))
 	page("POST /pages/{handle}", d.owners(d.changePage))
 	page("POST /pages/{handle}/links", d.owners(d.addLink))
 	page("POST /pages/{handle}/links/{link}", d.owners(d.changeLink))
 	page("POST /pages/{handle}/order", d.owners(d.orderLinks))
 	page("POST /pages/{handle}/notes", d.owners(d.addNote))
 	page("POST /pages/{handle}/shares", d.owners(d.changeShares))
+	page("POST /pages/{handle}/webhooks", d.owners(d.changeHooks))
+	page("POST /pages/{handle}/mail", d.owners(d.changeMail))
+	page("GET /pages/{handle}/left-out", d.owners(d.showLeftOut))
+	page("GET /demo/left-out", d.demo(d.showLeftOut))
+	page("GET "+mail.UnsubscribePath+"{token}", d.unsubscribe)
+	page("POST "+mail.UnsubscribePath+"{token}", d.unsubscribe)
 	page("GET /shared/{secret}", d.guests(d.showPage))
 	page("GET /shared/{secret}/live", d.guests(d.watch))
 	page("GET /demo", d.demo(d.showPage))
@@ -221,6 +237,15 @@ type viewer struct {
 }
 
 func (v viewer) owner() bool { return v.mode == "owner" }
+
+// zone is the profile's time zone.
+func (v viewer) zone() *time.Location {
+	location, err := time.LoadLocation(v.Timezone)
+	if err != nil {
+		return time.UTC
+	}
+	return location
+}
 
 type pageOf func(http.ResponseWriter, *http.Request, viewer) error
 

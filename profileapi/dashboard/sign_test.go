@@ -43,7 +43,7 @@ func house(t *testing.T, origin string) (*httptest.Server, *pgxpool.Pool) {
 	hub, err := live.NewHub(pool, reader, live.Options{}, silent, prometheus.NewRegistry())
 	require.NoError(t, err)
 	d, err := dashboard.New(dashboard.Options{Public: "http://127.0.0.1:1", Origin: origin, SignUp: true, Pool: pool, Accounts: account.NewStore(pool),
-		Profiles: profile.NewStore(pool, profile.NewRules(nil, nil)), Reader: reader, Hub: hub, Log: silent})
+		Profiles: profile.NewStore(pool, profile.NewRules(nil, nil)), Reader: reader, Hub: hub, Mail: true, Log: silent})
 	require.NoError(t, err)
 	mux := http.NewServeMux()
 	d.Register(mux.Handle)

@@ -20,10 +20,7 @@ func (d *Dashboard) watch(w http.ResponseWriter, r *http.Request, v viewer) erro
 		return err
 	}
 	defer stop()
-	location, err := time.LoadLocation(v.Timezone)
-	if err != nil {
-		location = time.UTC
-	}
+	location := v.zone()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")
 	control := http.NewResponseController(w)

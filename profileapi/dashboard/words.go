@@ -9,9 +9,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"golang.org/x/text/language"
-	"golang.org/x/text/language/display"
-
 	"spillway.dev/profileapi/insight"
 )
 
@@ -77,47 +74,6 @@ func dimensionNames() []struct {
 		{"channel", "Channels"}, {"referrer_host", "Referring sites"}, {"country", "Countries"}, {"device", "Devices"}, {"browser", "Browsers"}, {"os", "Systems"},
 		{"surface", "Where it happened"}, {"place", "Places"}, {"language", "Languages"}, {"utm_source", "UTM source"}, {"utm_medium", "UTM medium"}, {"utm_campaign", "UTM campaign"},
 	}
-}
-
-// valueName is how a dimension's value is shown.
-func valueName(d insight.Dimension, value string) string {
-	if value == "" {
-		switch d {
-		case "referrer_host":
-			return "No referrer"
-		case "place":
-			return "No place"
-		case "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content":
-			return "None"
-		}
-		return "Unknown"
-	}
-	switch d {
-	case "country":
-		if region, err := language.ParseRegion(value); err == nil {
-			if name := display.English.Regions().Name(region); name != "" {
-				return name
-			}
-		}
-	case "language":
-		if tag, err := language.Parse(value); err == nil {
-			if name := display.English.Tags().Name(tag); name != "" {
-				return name
-			}
-		}
-	case insight.BySurface:
-		switch value {
-		case "page":
-			return "On the page"
-		case "direct":
-			return "Elsewhere, directly"
-		case "qr":
-			return "QR code"
-		}
-	case "device", "channel":
-		return strings.ToUpper(value[:1]) + value[1:]
-	}
-	return value
 }
 
 // className says what a class is.

@@ -186,7 +186,7 @@ func (r *Reader) Breakdowns(ctx context.Context, q Question, dimensions []Dimens
 		if o.Limit > 0 && len(b.Items) > o.Limit {
 			b.Others = len(b.Items) - o.Limit
 			for _, item := range b.Items[o.Limit:] {
-				b.Other.merge(item.Tally)
+				b.Other.Merge(item.Tally)
 			}
 			b.Items = slices.Clip(b.Items[:o.Limit])
 		}
@@ -195,7 +195,8 @@ func (r *Reader) Breakdowns(ctx context.Context, q Question, dimensions []Dimens
 	return out, nil
 }
 
-func (t *Tally) merge(o Tally) {
+// Merge adds another tally.
+func (t *Tally) Merge(o Tally) {
 	if t.Views == nil {
 		t.Views, t.Clicks = map[Class]int64{}, map[Class]int64{}
 	}

@@ -165,7 +165,7 @@ func TestEveryPanelSumsToTheHeadline(t *testing.T) {
 		for _, b := range breakdowns {
 			sum := b.Other
 			for _, item := range b.Items {
-				sum.merge(item.Tally)
+				sum.Merge(item.Tally)
 				if b.Dimension == ByLink {
 					link, err := strconv.ParseUint(item.Value, 10, 64)
 					require.NoError(t, err)

@@ -2,6 +2,8 @@ package insight
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -30,6 +32,39 @@ type Event struct {
 
 // Name names an event for ever.
 func (e Event) Name() string { return fmt.Sprintf("%016x-%d-%d", e.Stream, e.Partition, e.Sequence) }
+
+// cursor says where a list of events goes on.
+type cursor struct {
+	Time      int64  `json:"t"` // microseconds
+	Stream    uint64 `json:"s"`
+	Partition uint32 `json:"p"`
+	Sequence  uint64 `json:"q"`
+}
+
+// Cursor says, in letters that fit into an address, where a list goes on whose last event is e.
+func (e Event) Cursor() string {
+	b, err := json.Marshal(cursor{e.Time.UnixMicro(), e.Stream, e.Partition, e.Sequence})
+	if err != nil {
+		panic("BUG: a cursor cannot be written: " + err.Error())
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// ParseCursor reads what Cursor wrote: an event of which only time and name are known; nil of the empty string.
+func ParseCursor(s string) (*Event, error) {
+	if s == "" {
+		return nil, nil
+	}
+	var c cursor
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err == nil {
+		err = json.Unmarshal(b, &c)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read cursor %q: %w", s, err)
+	}
+	return &Event{Time: time.UnixMicro(c.Time).UTC(), Stream: c.Stream, Partition: c.Partition, Sequence: c.Sequence}, nil
+}
 
 // List returns up to limit events of the question's time and of the classes, the latest first; only those before the event that
 // before names, if it is not nil. What is older than the retention of single events is not there.

@@ -1,6 +1,9 @@
 package insight
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // Gap is a range of time of which events are missing: for good, or still on their way.
 type Gap struct {
@@ -10,6 +13,26 @@ type Gap struct {
 	Events uint64    // how many, of all profiles, as far as that is known
 	Stream string
 	Lost   bool // they will not come any more
+}
+
+// Sentence says in words what is missing, without when.
+func (g Gap) Sentence() string {
+	many := ""
+	if g.Events > 0 {
+		many = " " + strconv.FormatUint(g.Events, 10) + " visits of all pages together."
+		if g.Events == 1 {
+			many = " One visit of all pages together."
+		}
+	}
+	switch {
+	case g.Cause == "dropped":
+		return "Visits could not be recorded, there was no room." + many
+	case g.Lost:
+		return "Records of visits were damaged." + many
+	case g.Cause == "silent":
+		return "A recorder fell silent; what it still holds is not here yet." + many
+	}
+	return "Visits are still on their way." + many
 }
 
 // touches says whether the gap and [from, to) have a moment in common.

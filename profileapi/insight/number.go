@@ -125,21 +125,32 @@ func ReadLifetime(ctx context.Context, pool *pgxpool.Pool, profile int64, classe
 			life.Links, err = pgx.CollectRows(rows, pgx.RowToStructByPos[LinkClicks])
 			return err
 		})
-		batch.Queue(`SELECT complete_through, computed_at, held_back, silent, lost FROM completeness`).QueryRow(func(row pgx.Row) error {
-			c := &life.Completeness
-			var heldBack, silent, lost []byte
-			switch err := row.Scan(&c.Through, &c.ComputedAt, &heldBack, &silent, &lost); {
-			case errors.Is(err, pgx.ErrNoRows):
-				return nil
-			case err != nil:
-				return err
-			}
-			return errors.Join(json.Unmarshal(heldBack, &c.HeldBack), json.Unmarshal(silent, &c.Silent), json.Unmarshal(lost, &c.Lost))
-		})
+		batch.Queue(readCompleteness).QueryRow(life.Completeness.scan)
 		return tx.SendBatch(ctx, &batch).Close()
 	})
 	if err != nil {
 		return Lifetime{}, fmt.Errorf("read lifetime numbers of profile %d: %w", profile, err)
 	}
 	return life, nil
+}
+
+const readCompleteness = `SELECT complete_through, computed_at, held_back, silent, lost FROM completeness`
+
+func (c *Completeness) scan(row pgx.Row) error {
+	var heldBack, silent, lost []byte
+	switch err := row.Scan(&c.Through, &c.ComputedAt, &heldBack, &silent, &lost); {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil
+	case err != nil:
+		return err
+	}
+	return errors.Join(json.Unmarshal(heldBack, &c.HeldBack), json.Unmarshal(silent, &c.Silent), json.Unmarshal(lost, &c.Lost))
+}
+
+// ReadCompleteness reads up to when everything is known.
+func ReadCompleteness(ctx context.Context, pool *pgxpool.Pool) (c Completeness, err error) {
+	if err := c.scan(pool.QueryRow(ctx, readCompleteness)); err != nil {
+		return Completeness{}, fmt.Errorf("read up to when all is known: %w", err)
+	}
+	return c, nil
 }

@@ -126,6 +126,21 @@ func (s *Store) Links(ctx context.Context, account, id int64) ([]Link, error) {
 	return links, nil
 }
 
+// Titles returns the titles of a profile's links, whoever it belongs to, also of those that were deleted, by id.
+func (s *Store) Titles(ctx context.Context, id int64) (map[int64]string, error) {
+	rows, err := s.pool.Query(ctx, `SELECT id, title FROM links WHERE profile_id = $1`, id)
+	if err != nil {
+		return nil, fmt.Errorf("list titles of links of profile %d: %w", id, err)
+	}
+	titles := map[int64]string{}
+	var link int64
+	var title string
+	if _, err := pgx.ForEachRow(rows, []any{&link, &title}, func() error { titles[link] = title; return nil }); err != nil {
+		return nil, fmt.Errorf("list titles of links of profile %d: %w", id, err)
+	}
+	return titles, nil
+}
+
 // Link returns one link.
 func (s *Store) Link(ctx context.Context, account, id, link int64) (Link, error) {
 	l, err := scanLink(s.pool.QueryRow(ctx, `

@@ -224,6 +224,12 @@ func raise(ctx context.Context, tx pgx.Tx, id int64) error {
 	return err
 }
 
+// Title returns the title of a profile, whoever it belongs to, also of one that was deleted. ErrNotFound if there never was one.
+func (s *Store) Title(ctx context.Context, id int64) (title string, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT title FROM profiles WHERE id = $1`, id).Scan(&title)
+	return title, translated(err)
+}
+
 // Own returns the account's living profile with a handle.
 func (s *Store) Own(ctx context.Context, account int64, handle string) (Profile, error) {
 	p, err := scan(s.pool.QueryRow(ctx, `SELECT `+columns+` FROM profiles WHERE handle = $1 AND account_id = $2 AND deleted_at IS NULL`, handle, account))

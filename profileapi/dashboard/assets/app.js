@@ -181,8 +181,27 @@
     const frame = manage.querySelector("iframe");
     // Visitors' pages follow within a second.
     if (frame) setTimeout(() => { if (frame.isConnected) frame.src = frame.getAttribute("src"); }, 1200);
+    soon();
   };
-  const send = async (action, body) => {
+  // A message on its way to a webhook is looked after until it has arrived, unless somebody is writing or a secret is to be copied.
+  let looking = 0;
+  const soon = () => {
+    clearTimeout(looking);
+    if (!manage?.querySelector("[data-soon]") || manage.querySelector(".secret")) return;
+    looking = setTimeout(async () => {
+      if (manage.matches(".busy") || manage.querySelector("input:focus,textarea:focus,.edit[open],.drag")) { soon(); return; }
+      try {
+        const answer = await fetch(base + "?part=manage", { cache: "no-store" });
+        if (answer.ok && !answer.redirected && !manage.matches(".busy")) replace(manage, await answer.text());
+      } catch { /* the next look may find it */ }
+      soon();
+    }, 1500);
+  };
+  soon();
+  // One change after the other: the answers come in the order of the changes.
+  let last = Promise.resolve();
+  const send = (action, body) => { last = last.then(() => change(action, body)); return last; };
+  const change = async (action, body) => {
     manage.classList.add("busy");
     try {
       const answer = await fetch(action, { method: "POST", body, headers: { "X-Part": "manage" } });

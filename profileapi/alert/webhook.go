@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -21,6 +22,93 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// Webhook is where a profile's alerts are sent.
+type Webhook struct {
+	ID        int64
+	URL       string
+	CreatedAt time.Time
+}
+
+// MaxWebhooks bounds how many a profile has.
+const MaxWebhooks = 5
+
+var (
+	// ErrNotFound means that the profile has no such webhook or delivery.
+	ErrNotFound = errors.New("no such webhook or delivery")
+	// ErrTooMany means that the profile has MaxWebhooks already.
+	ErrTooMany = errors.New("too many webhooks")
+)
+
+// AddWebhook makes a webhook and returns the secret that signs what is sent to it. The URL was checked.
+func (s *Store) AddWebhook(ctx context.Context, profile int64, url string) (Webhook, string, error) {
+	var b [32]byte
+	rand.Read(b[:])
+	secret := "wh_" + hex.EncodeToString(b[:])
+	w := Webhook{URL: url}
+	err := s.pool.QueryRow(ctx, `
+		INSERT INTO webhooks (profile_id, url, secret)
+		SELECT $1, $2, $3 WHERE (SELECT count(*) FROM webhooks WHERE profile_id = $1 AND deleted_at IS NULL) < $4 RETURNING id, created_at`,
+		profile, url, secret, MaxWebhooks).Scan(&w.ID, &w.CreatedAt)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Webhook{}, "", ErrTooMany
+	}
+	if err != nil {
+		return Webhook{}, "", fmt.Errorf("add webhook of profile %d: %w", profile, err)
+	}
+	return w, secret, nil
+}
+
+// Webhooks lists a profile's webhooks.
+func (s *Store) Webhooks(ctx context.Context, profile int64) ([]Webhook, error) {
+	rows, err := s.pool.Query(ctx, `SELECT id, url, created_at FROM webhooks WHERE profile_id = $1 AND deleted_at IS NULL ORDER BY id`, profile)
+	if err != nil {
+		return nil, fmt.Errorf("list webhooks of profile %d: %w", profile, err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Webhook])
+	if err != nil {
+		return nil, fmt.Errorf("list webhooks of profile %d: %w", profile, err)
+	}
+	return list, nil
+}
+
+// RemoveWebhook ends a webhook; what is on its way to it is given up.
+func (s *Store) RemoveWebhook(ctx context.Context, profile, id int64) error {
+	tag, err := s.pool.Exec(ctx, `UPDATE webhooks SET deleted_at = now() WHERE id = $2 AND profile_id = $1 AND deleted_at IS NULL`, profile, id)
+	if err != nil {
+		return fmt.Errorf("remove webhook %d: %w", id, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrNotFound
+	}
+	if _, err := s.pool.Exec(ctx, `UPDATE deliveries SET next_at = NULL WHERE webhook_id = $1 AND next_at IS NOT NULL`, id); err != nil {
+		return fmt.Errorf("give up what is on its way to webhook %d: %w", id, err)
+	}
+	return nil
+}
+
+// Try gives a message of kind test on its way to one webhook.
+func (s *Store) Try(ctx context.Context, profile, webhook int64) (Delivery, error) {
+	var subject [12]byte
+	rand.Read(subject[:])
+	if _, err := s.pool.Exec(ctx, `DELETE FROM alerts WHERE profile_id = $1 AND kind = $2 AND at < now() - interval '7 days'`, profile, Test); err != nil {
+		return Delivery{}, fmt.Errorf("remove old tests of profile %d: %w", profile, err)
+	}
+	var d Delivery
+	err := s.pool.QueryRow(ctx, `
+		WITH hook AS (SELECT id FROM webhooks WHERE id = $2 AND profile_id = $1 AND deleted_at IS NULL),
+		told AS (INSERT INTO alerts (profile_id, kind, subject, text, details) SELECT $1, $3, $4, 'This is a test. Nothing happened.', '{}' FROM hook RETURNING id)
+		INSERT INTO deliveries (alert_id, webhook_id) SELECT told.id, hook.id FROM told, hook RETURNING id, alert_id, next_at`,
+		profile, webhook, Test, hex.EncodeToString(subject[:])).Scan(&d.ID, &d.AlertID, &d.NextAt)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Delivery{}, ErrNotFound
+	}
+	if err != nil {
+		return Delivery{}, fmt.Errorf("test webhook %d: %w", webhook, err)
+	}
+	d.Kind = Test
+	return d, nil
+}
+
 // SignatureHeader is the header that proves who sent a message: "t=SECONDS,v1=HEX", the HMAC-SHA256 with the webhook's secret of
 // SECONDS, a dot and the body. A receiver refuses what is older than a few minutes, so that nobody can send it again.
 const SignatureHeader = "Spillway-Signature"
@@ -33,11 +121,6 @@ func Sign(secret string, at time.Time, body []byte) string {
 	mac.Write(body)
 	return "t=" + seconds + ",v1=" + hex.EncodeToString(mac.Sum(nil))
 }
-
-// attempts is how often a message is tried: at once, then after 30 s, 1 min, 2 min … 8.5 hours in all.
-const attempts = 11
-
-func backoff(tried int32) time.Duration { return 15 * time.Second << min(tried, 12) }
 
 var errPrivate = errors.New("this address is not on the internet")
 
@@ -99,68 +182,21 @@ type message struct {
 	Time      time.Time       `json:"time"`
 }
 
-type due struct {
-	delivery, alert, profile int64
-	tried                    int32
-	url, secret              string
-	kind, text, handle       string
-	details                  json.RawMessage
-	at                       time.Time
-}
-
-// deliver sends what is due, and says how much it was.
-func (w *Watch) deliver(ctx context.Context) (int, error) {
-	rows, err := w.pool.Query(ctx, `
-		SELECT d.id, a.id, a.profile_id, d.attempts, h.url, h.secret, a.kind, a.text, p.handle, a.details, a.at
-		FROM deliveries d JOIN alerts a ON a.id = d.alert_id JOIN webhooks h ON h.id = d.webhook_id JOIN profiles p ON p.id = a.profile_id
-		WHERE d.next_at <= now() AND h.deleted_at IS NULL AND p.deleted_at IS NULL ORDER BY d.next_at LIMIT 50`)
-	if err != nil {
-		return 0, fmt.Errorf("look for messages to send: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d due, err error) {
-		err = row.Scan(&d.delivery, &d.alert, &d.profile, &d.tried, &d.url, &d.secret, &d.kind, &d.text, &d.handle, &d.details, &d.at)
-		return d, err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("look for messages to send: %w", err)
-	}
-	for _, d := range list {
-		status, failure := w.send(ctx, d)
-		if ctx.Err() != nil {
-			return 0, ctx.Err()
-		}
-		if failure == nil {
-			_, err = w.pool.Exec(ctx, `UPDATE deliveries SET attempts = attempts + 1, next_at = NULL, delivered_at = now(), last_status = $2, last_error = '' WHERE id = $1`, d.delivery, status)
-		} else {
-			var next *time.Time
-			if d.tried+1 < attempts {
-				t := w.now().Add(backoff(d.tried + 1))
-				next = &t
-			}
-			_, err = w.pool.Exec(ctx, `UPDATE deliveries SET attempts = attempts + 1, next_at = $2, last_status = $3, last_error = $4 WHERE id = $1`, d.delivery, next, status, failure.Error())
-		}
-		if err != nil {
-			return 0, fmt.Errorf("record what became of delivery %d: %w", d.delivery, err)
-		}
-	}
-	return len(list), nil
-}
-
-// send makes one try. status is nil if no answer came.
-func (w *Watch) send(ctx context.Context, d due) (status *int32, err error) {
+// post makes one try to send to a webhook. status is nil if no answer came.
+func (o *Outbox) post(ctx context.Context, d due) (status *int32, err error) {
 	body, err := json.Marshal(message{strconv.FormatInt(d.alert, 10), d.kind, strconv.FormatInt(d.profile, 10), d.handle, d.text, d.details, d.at.UTC()})
 	if err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, *d.url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("User-Agent", "Spillway")
 	request.Header.Set("Idempotency-Key", strconv.FormatInt(d.alert, 10))
-	request.Header.Set(SignatureHeader, Sign(d.secret, w.now(), body))
-	answer, err := w.client.Do(request)
+	request.Header.Set(SignatureHeader, Sign(*d.secret, o.now(), body))
+	answer, err := o.client.Do(request)
 	if errors.Is(err, errPrivate) {
 		return nil, errPrivate // the whole error would tell what is there
 	}

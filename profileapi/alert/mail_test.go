@@ -1,0 +1,197 @@
+package alert
+
+import (
+	"bytes"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net"
+	"net/mail"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/emersion/go-smtp"
+	"github.com/stretchr/testify/require"
+
+	letters "spillway.dev/profileapi/mail"
+	"spillway.dev/schemas/postgres"
+	"spillway.dev/service/engines"
+	"spillway.dev/service/enginetest"
+)
+
+// office is a mail server: it keeps what it takes, and refuses as often as it is told to.
+type office struct {
+	mu      sync.Mutex
+	refuse  []int // codes of its next answers to a recipient; zero takes it
+	to      []string
+	letters []*mail.Message
+	raw     []string
+}
+
+func (o *office) NewSession(*smtp.Conn) (smtp.Session, error) { return &session{o}, nil }
+
+type session struct{ *office }
+
+func (c *session) Mail(string, *smtp.MailOptions) error { return nil }
+func (c *session) Reset()                               {}
+func (c *session) Logout() error                        { return nil }
+
+func (c *session) Rcpt(to string, _ *smtp.RcptOptions) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.refuse) > 0 {
+		code := c.refuse[0]
+		c.refuse = c.refuse[1:]
+		if code != 0 {
+			return &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{code / 100, 0, 0}, Message: "not today"}
+		}
+	}
+	c.to = append(c.to, to)
+	return nil
+}
+
+func (c *session) Data(r io.Reader) error {
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	m, err := mail.ReadMessage(bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.letters, c.raw = append(c.letters, m), append(c.raw, string(b))
+	return nil
+}
+
+// opened is an office on an address of its own, and a post that goes there.
+func opened(t *testing.T) (*office, *letters.Post) {
+	t.Helper()
+	o := &office{}
+	server := smtp.NewServer(o)
+	server.Domain = "localhost"
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		server.Close()
+		<-done
+	})
+	post, err := letters.NewPost(letters.Options{URL: "smtp://" + listener.Addr().String(), From: "Spillway <numbers@spill.example>"})
+	require.NoError(t, err)
+	return o, post
+}
+
+// parts returns a letter's text and HTML.
+func parts(t *testing.T, m *mail.Message) (text, html string) {
+	t.Helper()
+	kind, params, err := mime.ParseMediaType(m.Header.Get("Content-Type"))
+	require.NoError(t, err)
+	require.Equal(t, "multipart/alternative", kind)
+	r := multipart.NewReader(m.Body, params["boundary"])
+	for i := range 2 {
+		p, err := r.NextPart()
+		require.NoError(t, err)
+		b, err := io.ReadAll(p) // quoted-printable is decoded
+		require.NoError(t, err)
+		kind, _, err := mime.ParseMediaType(p.Header.Get("Content-Type"))
+		require.NoError(t, err)
+		require.Equal(t, []string{"text/plain", "text/html"}[i], kind)
+		if i == 0 {
+			text = string(b)
+		} else {
+			html = string(b)
+		}
+	}
+	_, err = r.NextPart()
+	require.ErrorIs(t, err, io.EOF)
+	return text, html
+}
+
+func TestAnAlertGoesByMailOnceAndCanBeUnsubscribedFrom(t *testing.T) {
+	ctx := t.Context()
+	c := newCreator(t, engines.Addresses{Database: enginetest.Postgres(t)})
+	desk, post := opened(t)
+	options := OutboxOptions{Post: post, Origin: "https://spill.example/"}
+	one, other := outbox(t, c, options), outbox(t, c, options)
+	look := func() {
+		for range 2 {
+			require.NoError(t, NewWatch(c.pool, nil, Options{Now: thursday, Mail: true}, silent).round(ctx))
+		}
+	}
+	c.counted(t, 1000, 0)
+	look()
+	desk.refuse = []int{451} // comes back later
+	for range 4 {
+		c.again(t, one, other)
+	}
+	require.Equal(t, []string{"ada@example.org"}, desk.to)
+	require.Len(t, desk.letters, 1)
+	m := desk.letters[0]
+	require.Equal(t, `"Spillway" <numbers@spill.example>`, m.Header.Get("From"))
+	require.Equal(t, "auto-generated", m.Header.Get("Auto-Submitted"))
+	require.True(t, strings.HasSuffix(m.Header.Get("Message-Id"), "@spill.example>"), m.Header.Get("Message-Id"))
+	subject, err := new(mime.WordDecoder).DecodeHeader(m.Header.Get("Subject"))
+	require.NoError(t, err)
+	require.Equal(t, "Ada <3: Your page has reached 1000 views", subject)
+	text, html := parts(t, m)
+	require.Contains(t, text, "Your page has reached 1000 views.")
+	require.Contains(t, text, "https://spill.example/pages/ada")
+	require.Contains(t, html, "Ada &lt;3")
+	require.NotContains(t, html, "Ada <3")
+
+	require.Equal(t, "List-Unsubscribe=One-Click", m.Header.Get("List-Unsubscribe-Post"))
+	address, err := url.Parse(strings.Trim(m.Header.Get("List-Unsubscribe"), "<>"))
+	require.NoError(t, err)
+	require.Contains(t, text, address.String())
+	require.Equal(t, "spill.example", address.Host)
+	key, err := postgres.Secret(ctx, c.pool, letters.Secret)
+	require.NoError(t, err)
+	kind, profile, ok := letters.Check(key, strings.TrimPrefix(address.Path, letters.UnsubscribePath))
+	require.True(t, ok)
+	require.Equal(t, letters.Alerts, kind)
+	require.Equal(t, c.profile, profile)
+
+	// What was written before somebody unsubscribed is not sent after it.
+	c.counted(t, 2500, 0)
+	look()
+	store := NewStore(c.pool)
+	require.NoError(t, store.Unsubscribe(ctx, profile, kind))
+	c.again(t, one, other)
+	c.counted(t, 5000, 0)
+	look()
+	c.again(t, one, other)
+	require.Len(t, desk.letters, 1)
+	settings, err := store.Mail(ctx, c.profile)
+	require.NoError(t, err)
+	require.Equal(t, Mail{Address: "ada@example.org", Weekly: true}, settings)
+
+	// An address that the server refuses for good is not tried again.
+	yes := true
+	require.NoError(t, store.SetMail(ctx, c.profile, MailChange{Alerts: &yes}))
+	c.counted(t, 10_000, 0)
+	look()
+	desk.refuse = []int{550}
+	for range 3 {
+		c.again(t, one, other)
+	}
+	require.Empty(t, desk.refuse)
+	require.Len(t, desk.letters, 1)
+	var failed string
+	require.NoError(t, c.pool.QueryRow(ctx, `SELECT last_error FROM deliveries ORDER BY id DESC LIMIT 1`).Scan(&failed))
+	require.Contains(t, failed, "not today")
+}
+
+func TestWithoutAServerNothingWaitsForOne(t *testing.T) {
+	c := newCreator(t, engines.Addresses{Database: enginetest.Postgres(t)})
+	c.counted(t, 1000, 0)
+	require.NoError(t, NewWatch(c.pool, nil, Options{Now: thursday}, silent).round(t.Context()))
+	var alerts, deliveries int
+	require.NoError(t, c.pool.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM alerts), (SELECT count(*) FROM deliveries)`).Scan(&alerts, &deliveries))
+	require.Equal(t, 1, alerts)
+	require.Zero(t, deliveries)
+}

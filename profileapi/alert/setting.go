@@ -1,0 +1,48 @@
+package alert
+
+import (
+	"context"
+	"fmt"
+
+	"spillway.dev/profileapi/mail"
+)
+
+// Mail is what a profile's owner gets by mail.
+type Mail struct {
+	// Address is the account's; empty: it has none, and nothing is sent.
+	Address string
+	Alerts  bool
+	Weekly  bool
+}
+
+// MailChange is what to change; nil: nothing.
+type MailChange struct{ Alerts, Weekly *bool }
+
+// Mail returns what the owner of a profile gets by mail.
+func (s *Store) Mail(ctx context.Context, profile int64) (m Mail, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT coalesce(a.email, ''), coalesce(m.alerts, true), coalesce(m.weekly, true)
+		FROM profiles p JOIN accounts a ON a.id = p.account_id LEFT JOIN mail_settings m ON m.profile_id = p.id WHERE p.id = $1`, profile).Scan(&m.Address, &m.Alerts, &m.Weekly)
+	if err != nil {
+		return Mail{}, fmt.Errorf("read what profile %d gets by mail: %w", profile, err)
+	}
+	return m, nil
+}
+
+// SetMail changes what the owner of a profile gets by mail.
+func (s *Store) SetMail(ctx context.Context, profile int64, c MailChange) error {
+	_, err := s.pool.Exec(ctx, `INSERT INTO mail_settings (profile_id, alerts, weekly) VALUES ($1, coalesce($2, true), coalesce($3, true))
+		ON CONFLICT (profile_id) DO UPDATE SET alerts = coalesce($2, mail_settings.alerts), weekly = coalesce($3, mail_settings.weekly)`, profile, c.Alerts, c.Weekly)
+	if err != nil {
+		return fmt.Errorf("set what profile %d gets by mail: %w", profile, err)
+	}
+	return nil
+}
+
+// Unsubscribe ends letters of a kind about a profile.
+func (s *Store) Unsubscribe(ctx context.Context, profile int64, kind mail.Kind) error {
+	no := false
+	if kind == mail.Weekly {
+		return s.SetMail(ctx, profile, MailChange{Weekly: &no})
+	}
+	return s.SetMail(ctx, profile, MailChange{Alerts: &no})
+}

@@ -1,0 +1,128 @@
+package alert
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/stretchr/testify/require"
+
+	"spillway.dev/profileapi/insight"
+	"spillway.dev/profileapi/weekly"
+	"spillway.dev/service/engines"
+	"spillway.dev/service/enginetest"
+)
+
+// TestTheWeekIsToldOnMondayMorning asks two processes on each hour of a Monday.
+func TestTheWeekIsToldOnMondayMorning(t *testing.T) {
+	ctx := t.Context()
+	where := engines.Addresses{Database: enginetest.Postgres(t), ClickHouse: enginetest.ClickHouse(t)}
+	require.NoError(t, where.MigrateClickHouse(ctx))
+	c := newCreator(t, where)
+	options, layout, err := where.ClickHouseOptions()
+	require.NoError(t, err)
+	conn, err := clickhouse.Open(options)
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	reader := insight.NewReader(conn, c.pool, layout)
+
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	require.NoError(t, err)
+	monday := time.Date(2026, 3, 30, 0, 0, 0, 0, berlin) // the week before has an hour less
+	require.NoError(t, conn.Exec(ctx, "INSERT INTO "+layout.Local("terms")+" VALUES (0, 1)"))
+	batch, err := conn.PrepareBatch(ctx, "INSERT INTO "+layout.Local("events")+
+		" (stream, partition, sequence, offset, term, time, date, kind, class, profile_id, link_id, visitor, surface, country, channel)")
+	require.NoError(t, err)
+	sequence := uint64(0)
+	add := func(n int, at time.Time, kind, class string, link uint64) {
+		for range n {
+			sequence++
+			date, err := time.Parse(time.DateOnly, at.In(berlin).Format(time.DateOnly))
+			require.NoError(t, err)
+			require.NoError(t, batch.Append(uint64(7), uint32(0), sequence, sequence, uint64(1), at, date, kind, class, uint64(c.profile), link, sequence, "page", "DE", "social"))
+		}
+	}
+	first, last := monday.AddDate(0, 0, -7), monday.Add(-time.Second)
+	add(3, first, "view", "person", 0)
+	add(4, last, "view", "person", 0)
+	add(2, last, "click", "person", 11)
+	add(1, last, "click", "person", 12)
+	add(9, last, "click", "bot", 11)
+	add(5, first.Add(-time.Second), "view", "person", 0) // of the week before
+	add(6, monday, "view", "person", 0)                  // of the week after
+	require.NoError(t, batch.Send())
+	_, err = c.pool.Exec(ctx, `INSERT INTO profile_counters VALUES ($1, 'person', 18, 3, 0, 1, 1, 1, $2)`, c.profile, monday)
+	require.NoError(t, err)
+	// A page without any visit is told nothing.
+	_, err = c.pool.Exec(ctx, `WITH p AS (INSERT INTO profiles (account_id, handle, title, timezone, created_at) SELECT account_id, 'bob', 'Bob', timezone, created_at FROM profiles RETURNING id)
+		INSERT INTO profile_counters SELECT id, 'person', 0, 0, 0, 0, 0, 0, $1 FROM p`, monday)
+	require.NoError(t, err)
+	through := func(at time.Time) {
+		_, err := c.pool.Exec(ctx, `INSERT INTO completeness (complete_through, computed_at) VALUES ($1, $1)
+			ON CONFLICT (only_row) DO UPDATE SET complete_through = excluded.complete_through, computed_at = excluded.computed_at`, at)
+		require.NoError(t, err)
+	}
+	through(last)
+
+	store := NewStore(c.pool)
+	told := func() []Alert {
+		list, err := store.List(ctx, c.profile, 0, 10)
+		require.NoError(t, err)
+		return list
+	}
+	now := monday
+	clock := func() time.Time { return now }
+	processes := []*Watch{NewWatch(c.pool, reader, Options{Now: clock, Mail: true}, silent), NewWatch(c.pool, reader, Options{Now: clock, Mail: true}, silent)}
+	look := func(at time.Time) {
+		now = at
+		for _, w := range processes {
+			require.NoError(t, w.weeks(ctx))
+		}
+	}
+	look(monday.Add(8*time.Hour - time.Second))
+	require.Empty(t, told(), "it is not morning yet")
+	look(monday.Add(8 * time.Hour))
+	require.Empty(t, told(), "some of the week is on its way")
+	through(monday)
+	look(monday.Add(9 * time.Hour))
+	look(monday.Add(10 * time.Hour))
+	list := told()
+	require.Len(t, list, 1)
+	require.Equal(t, Weekly, list[0].Kind)
+	require.Equal(t, "Your week, 23 to 29 March 2026: 7 views (+40 %), 3 clicks, 10 visitors (+100 %). Most clicked: Link 11.", list[0].Text)
+	var report weekly.Report
+	require.NoError(t, json.Unmarshal(list[0].Details, &report))
+	require.Equal(t, "2026-W13", report.Week)
+	require.True(t, report.Complete)
+	require.EqualValues(t, 5, report.Before.Views)
+	require.Len(t, report.Links, 2)
+	require.Equal(t, 167*time.Hour, report.To.Sub(report.From))
+	require.Equal(t, []weekly.Origin{{Dimension: "channel", Value: "social", Views: 7, Clicks: 3}, {Dimension: "country", Value: "DE", Views: 7, Clicks: 3}}, report.Origins)
+	var all int
+	require.NoError(t, c.pool.QueryRow(ctx, `SELECT count(*) FROM alerts`).Scan(&all))
+	require.Equal(t, 1, all)
+
+	desk, post := opened(t)
+	c.again(t, outbox(t, c, OutboxOptions{Post: post, Origin: "https://spill.example"}))
+	require.Len(t, desk.letters, 1)
+	text, html := parts(t, desk.letters[0])
+	require.Contains(t, text, "Views            7  (+40 % against the week before)")
+	require.Contains(t, text, "2  Link 11")
+	require.Contains(t, text, "https://spill.example/pages/ada?from=2026-03-23&to=2026-03-29")
+	require.Contains(t, html, "Germany: 7 views, 3 clicks")
+	require.True(t, strings.Contains(desk.letters[0].Header.Get("List-Unsubscribe"), "/unsubscribe/weekly."), desk.letters[0].Header)
+}
+
+func TestTheLastWholeWeek(t *testing.T) {
+	zone, err := time.LoadLocation("Australia/Lord_Howe")
+	require.NoError(t, err)
+	monday := time.Date(2026, 4, 6, 0, 0, 0, 0, zone)
+	for _, at := range []time.Time{monday, monday.Add(time.Nanosecond), monday.Add(50 * time.Hour), monday.AddDate(0, 0, 7).Add(-time.Nanosecond)} {
+		w := weekly.Before(at)
+		require.Equal(t, monday, w.To, at)
+		require.Equal(t, monday.AddDate(0, 0, -7), w.From, at)
+		require.Equal(t, "2026-W14", w.Name())
+	}
+}
