@@ -96,6 +96,7 @@ func Experiments() []Experiment {
 		{"disk", "bytes on disk an event against the gzip'd access log of the same visits", (*Bench).disk},
 		{"take", "taking a partition after a crash, of a small table and of one a hundred times larger", (*Bench).take},
 		{"freshness", "from a click to the creator's numbers under load", (*Bench).freshness},
+		{"export", "events to Parquet against ClickHouse's own writer, and the memory for ten times as many", (*Bench).export},
 		{"insights", "a creator's numbers of a large table against one of a tenth", (*Bench).insights},
 	}
 }
