@@ -131,12 +131,22 @@ func (u *Updater) lateRows(ctx context.Context) (bool, error) {
 	if len(kept.Days) == 0 {
 		return false, nil
 	}
+	// Months before the newest one are whole, and ClickHouse knows without reading how many rows they have.
+	newest := month(slices.Max(kept.Dates()))
 	var should, rows uint64
-	for _, d := range kept.Days {
-		should += d.Events
+	var whole []uint64
+	for _, d := range kept.Dates() {
+		should += kept.Days[d].Events
+		if m := month(d); m < newest && !slices.Contains(whole, m) {
+			whole = append(whole, m)
+		}
 	}
-	where := u.tables.All("events") + " WHERE " + kept.Condition()
-	if err := u.tables.Row(ctx, "SELECT count() FROM "+where, &rows); err != nil {
+	events := u.tables.All("events")
+	count := fmt.Sprintf("SELECT (SELECT count() FROM %s WHERE %s AND date >= toDate('%d-%02d-01'))", events, kept.Condition(), newest/100, newest%100)
+	if len(whole) > 0 {
+		count += fmt.Sprintf(" + (SELECT count() FROM %s WHERE toYYYYMM(date) IN (%s))", events, table.Numbers(whole))
+	}
+	if err := u.tables.Row(ctx, count, &rows); err != nil {
 		return false, fmt.Errorf("count the rows of closed days: %w", err)
 	}
 	if rows == should {
@@ -144,7 +154,7 @@ func (u *Updater) lateRows(ctx context.Context) (bool, error) {
 	}
 	var late []table.Date
 	var date uint16
-	if err := u.tables.Each(ctx, "SELECT toUInt16(date) AS d, count() FROM "+where+" GROUP BY d", []any{&date, &rows}, func() error {
+	if err := u.tables.Each(ctx, "SELECT toUInt16(date) AS d, count() FROM "+events+" WHERE "+kept.Condition()+" GROUP BY d", []any{&date, &rows}, func() error {
 		if rows > kept.Days[table.Date(date)].Events {
 			late = append(late, table.Date(date))
 		}
@@ -156,4 +166,10 @@ func (u *Updater) lateRows(ctx context.Context) (bool, error) {
 		u.options.Late(late)
 	}
 	return len(late) > 0, nil
+}
+
+// month is the month of a date, as in the tables' partitions: 202611.
+func month(d table.Date) uint64 {
+	t := d.Time()
+	return uint64(t.Year()*100 + int(t.Month()))
 }

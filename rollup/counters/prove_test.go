@@ -74,26 +74,31 @@ func TestRowsOfClosedDaysAreMissedWithoutAHint(t *testing.T) {
 	c := newCloser(t, e, func() time.Time { return now })
 	u := newUpdater(t, e, Options{Late: c.Late})
 	for d := range 6 {
-		e.Insert(eventtest.Event{Time: now.AddDate(0, 0, -d), Profile: 1, Visitor: 1})
+		e.Insert(eventtest.Event{Time: now.AddDate(0, 0, -d), Profile: 1, Visitor: 1}, eventtest.Event{Time: now.AddDate(0, 0, -50-10*d), Profile: 1, Visitor: 1})
 	}
 	require.NoError(t, c.Round(t.Context()))
 	require.True(t, round(t, u))
-	require.EqualValues(t, 6, inCounters(t, e))
-	e.Insert(eventtest.Event{Time: now.AddDate(0, 0, -4), Profile: 2, Visitor: 1})
-	lose(e)
-	require.False(t, round(t, u))
-	require.True(t, c.Busy())
-	now = now.Add(time.Minute)
-	require.NoError(t, c.Round(t.Context()))
-	require.True(t, round(t, u))
-	require.EqualValues(t, 7, inCounters(t, e))
+	require.EqualValues(t, 12, inCounters(t, e))
+	for i, late := range []struct {
+		days   int
+		closed bool
+	}{{4, true}, {60, true}, {61, false}} { // a day that had no events is open
+		e.Insert(eventtest.Event{Time: noon().AddDate(0, 0, -late.days), Profile: 2, Visitor: 1})
+		lose(e)
+		require.Equal(t, !late.closed, round(t, u))
+		require.Equal(t, late.closed, c.Busy())
+		now = now.Add(time.Minute)
+		require.NoError(t, c.Round(t.Context()))
+		require.True(t, round(t, u))
+		require.EqualValues(t, 13+i, inCounters(t, e))
+	}
 
 	// Days whose events have expired are not counted.
 	expired := now.AddDate(0, 0, -4)
-	month := time.Date(expired.Year(), expired.Month(), 1, 0, 0, 0, 0, time.UTC)
-	_, err := e.Pool.Exec(t.Context(), "INSERT INTO expired_months (month) VALUES ($1)", month)
+	first := time.Date(expired.Year(), expired.Month(), 1, 0, 0, 0, 0, time.UTC)
+	_, err := e.Pool.Exec(t.Context(), "INSERT INTO expired_months (month) VALUES ($1)", first)
 	require.NoError(t, err)
-	e.Run(fmt.Sprintf("ALTER TABLE %s DELETE WHERE date = %s SETTINGS mutations_sync = 2", e.Local("events"), table.DateOf(expired).Literal()))
+	e.Run(fmt.Sprintf("ALTER TABLE %s DELETE WHERE toYYYYMM(date) = %s AND date <= %s SETTINGS mutations_sync = 2", e.Local("events"), first.Format("200601"), table.DateOf(expired).Literal()))
 	require.True(t, round(t, newUpdater(t, e, Options{Late: c.Late})))
 }
 
