@@ -4,11 +4,12 @@ import (
 	"context"
 
 	"spillway.dev/ingest/fence"
+	"spillway.dev/ingest/presence"
 	"spillway.dev/ingest/topic"
 )
 
 // begin decides where to read Kafka from: at the commit, or before it where there is a reason. The package's comment lists them.
-func (o *Owner) begin(ctx context.Context, term fence.Term) (topic.Position, topic.Bounds, error) {
+func (o *Owner) begin(ctx context.Context, term fence.Term, there *presence.Partition) (topic.Position, topic.Bounds, error) {
 	fail := func(err error) (topic.Position, topic.Bounds, error) { return topic.Position{}, topic.Bounds{}, err }
 	bounds, err := o.Topic.Bounds(ctx, o.partition)
 	if err != nil {
@@ -26,6 +27,11 @@ func (o *Owner) begin(ctx context.Context, term fence.Term) (topic.Position, top
 	case known && commit.Topic != bounds.Topic:
 		o.log.Warn("the topic was deleted and made again; beginning at its earliest offset")
 		committed, o.rewind = false, nil
+	case there.Streams() == 0 && commit.Offset > bounds.Start:
+		o.log.Warn("Kafka was read up to the commit, but the table knows nothing of this partition; beginning at the earliest offset", "commit", commit.Offset)
+		committed = false
+		// Whoever follows finds some rows here, and must not take the old commit for theirs.
+		o.Commit(o.partition, topic.Commit{Position: earliest, Topic: bounds.Topic})
 	default:
 		at = commit.Position
 		agreed, err := o.Topic.Agreed(ctx, o.partition, commit.Position)

@@ -145,6 +145,21 @@ func TestRewindBringsARestoredTableToTheLastEvent(t *testing.T) {
 	require.NoError(t, o.end())
 }
 
+// ClickHouse's directory is gone, and its tables were made anew. Whatever the commit and the hour before it say, Kafka has what is missing.
+func TestATableThatWasMadeAnewIsFilledFromTheEarliestOffset(t *testing.T) {
+	t.Parallel()
+	w, _ := finished(t)
+	w.lose("1")
+	w.exec("TRUNCATE TABLE terms")
+	w.commit(topic.Commit{Position: topic.Position{Offset: 10, Epoch: -1, Time: time.Now().Add(time.Hour)}}) // as if it were older than an hour
+	options := quick()
+	options.Heal = time.Millisecond
+	k := w.worker(options)
+	o := k.start(0)
+	w.exact()
+	require.NoError(t, o.end())
+}
+
 // Whatever is announced and missing is looked for from Kafka's beginning: once for each such finding.
 func TestWhatWasAnnouncedAndIsMissingIsReadAgain(t *testing.T) {
 	t.Parallel()

@@ -29,6 +29,7 @@
 //	the topic was deleted and made again     the earliest offset (its id stands beside the commit)
 //	retention has passed the commit by       the earliest offset; what is lost is counted and said
 //	ClickHouse was started                   an hour before the commit, by Kafka's time: it may have lost what was not yet on disk
+//	the table knows nothing at all           the earliest offset: it was made anew
 //	something announced is missing           the earliest offset, once for each such finding
 //	--rewind                                 the earliest offset, once
 //	partitions were added                    the earliest offset: they have no commit
@@ -256,7 +257,7 @@ func (o *Owner) own(ctx context.Context) error {
 	if err != nil {
 		return o.notTaken(err)
 	}
-	from, bounds, err := o.begin(ctx, term) // 4
+	from, bounds, err := o.begin(ctx, term, there) // 4
 	if err != nil {
 		return doubtful(causeKafka, err)
 	}
