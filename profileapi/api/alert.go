@@ -59,11 +59,7 @@ func (a *API) registerAlerts() {
 			return nil, err
 		}
 		out := body[alertList]{alertList{Items: []Alert{}}}
-		if len(alerts) > in.Limit {
-			alerts = alerts[:in.Limit]
-			next := formatted(alerts[in.Limit-1].ID)
-			out.Body.Next = &next
-		}
+		alerts, out.Body.Next = cut(alerts, in.Limit, func(a alert.Alert) string { return formatted(a.ID) })
 		for _, one := range alerts {
 			details := map[string]any{}
 			if err := json.Unmarshal(one.Details, &details); err != nil {

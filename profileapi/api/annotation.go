@@ -110,11 +110,7 @@ func (a *API) registerAnnotations() {
 			return nil, err
 		}
 		out := body[annotationList]{annotationList{Items: []Annotation{}}}
-		if len(notes) > in.Limit {
-			notes = notes[:in.Limit]
-			next := formatted(notes[in.Limit-1].ID)
-			out.Body.Next = &next
-		}
+		notes, out.Body.Next = cut(notes, in.Limit, func(n annotation.Annotation) string { return formatted(n.ID) })
 		for _, n := range notes {
 			out.Body.Items = append(out.Body.Items, showAnnotation(n))
 		}

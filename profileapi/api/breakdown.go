@@ -17,6 +17,7 @@ type BreakdownItem struct {
 	Value   string                  `json:"value" doc:"As the events have it; empty: nothing was recorded. A link is its id, 0 stands for views."`
 	Views   int64                   `json:"views"`
 	Clicks  int64                   `json:"clicks"`
+	Viewers *int64                  `json:"unique_viewers" doc:"With viewers=true: distinct viewers of each day, added up by day. Not to be added up over values: one visitor may have several. Null for links and surfaces, whose sums do not know visitors."`
 	ByClass map[string]ClassNumbers `json:"by_class"`
 }
 
@@ -51,6 +52,7 @@ type breakdownsInput struct {
 	NoneMatch
 	Dimensions []string `query:"dimensions" required:"true" minItems:"1" maxItems:"19" enum:"link,surface,place,channel,referrer_host,country,language,device,browser,os,utm_source,utm_medium,utm_campaign,utm_term,utm_content,variant,layout,host,reason"`
 	Limit      int      `query:"limit" minimum:"1" maximum:"1000" default:"10" doc:"How many values of each; the rest is other."`
+	Viewers    bool     `query:"viewers" doc:"Distinct viewers of each value too. It is a second look at the events of days that are not closed yet; closed days know them."`
 	Sort       string   `query:"sort" enum:"both,clicks,views" default:"both" doc:"Most of this first."`
 }
 
@@ -91,7 +93,7 @@ func (a *API) registerBreakdowns() {
 		if err != nil {
 			return nil, err
 		}
-		order := insight.Order{Classes: ask.Classes, Limit: in.Limit, By: in.Sort}
+		order := insight.Order{Classes: ask.Classes, Limit: in.Limit, By: in.Sort, Viewers: in.Viewers}
 		found, err := a.reader.Breakdowns(ctx, q, in.dimensions(), order)
 		if err != nil {
 			return nil, err
@@ -101,7 +103,15 @@ func (a *API) registerBreakdowns() {
 			shown := Breakdown{Dimension: b.Dimension, Source: b.Source, Items: []BreakdownItem{}}
 			for _, item := range b.Items {
 				views, clicks := item.Of(ask.Classes)
-				shown.Items = append(shown.Items, BreakdownItem{Value: item.Value, Views: views, Clicks: clicks, ByClass: byClass(item.Tally)})
+				one := BreakdownItem{Value: item.Value, Views: views, Clicks: clicks, ByClass: byClass(item.Tally)}
+				if item.Viewers != nil {
+					viewers := int64(0)
+					for _, c := range ask.Classes {
+						viewers += item.Viewers[c]
+					}
+					one.Viewers = &viewers
+				}
+				shown.Items = append(shown.Items, one)
 			}
 			shown.Other.Values, shown.Other.ByClass = b.Others, byClass(b.Other)
 			shown.Other.Views, shown.Other.Clicks = b.Other.Of(ask.Classes)

@@ -36,16 +36,12 @@ func (a *API) registerCodes() {
 		LinkPath
 		CodeQuery
 	}
-	register(a, huma.Operation{
+	registerLink(a, huma.Operation{
 		OperationID: "get-link-code", Method: http.MethodGet, Path: "/v1/profiles/{id}/links/{link}/qr",
 		Summary: "Draw a link's QR code", Description: "Scans count as clicks of surface qr.", Tags: []string{"links"}, Security: needs(account.Read),
 		Errors: []int{http.StatusNotFound}, Responses: image,
-	}, func(ctx context.Context, in *linkInput) (*file, error) {
-		id, link, err := in.numbers()
-		if err != nil {
-			return nil, err
-		}
-		l, err := a.profiles.Link(ctx, who(ctx).AccountID, id, link)
+	}, func(ctx context.Context, of owned, link int64, in *linkInput) (*file, error) {
+		l, err := a.profiles.Link(ctx, of.account, of.profile, link)
 		if err != nil {
 			return nil, err
 		}

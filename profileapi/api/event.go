@@ -89,11 +89,7 @@ func (a *API) registerEvents() {
 			return nil, err
 		}
 		out := body[eventList]{eventList{Items: []Event{}}}
-		if len(events) > in.Limit {
-			events = events[:in.Limit]
-			next := events[in.Limit-1].Cursor()
-			out.Body.Next = &next
-		}
+		events, out.Body.Next = cut(events, in.Limit, insight.Event.Cursor)
 		for _, e := range events {
 			out.Body.Items = append(out.Body.Items, showEvent(e))
 		}

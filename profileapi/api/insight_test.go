@@ -124,6 +124,10 @@ func TestBreakdownsAndTheirTables(t *testing.T) {
 	require.EqualValues(t, 4, country["items"].([]any)[0].(map[string]any)["views"])
 	require.EqualValues(t, 2, country["other"].(map[string]any)["views"])
 	require.EqualValues(t, 3, country["other"].(map[string]any)["by_class"].(map[string]any)["bot"].(map[string]any)["views"])
+	require.Nil(t, country["items"].([]any)[0].(map[string]any)["unique_viewers"], "not asked for")
+	asked := v.must(200, "GET", v.path("/insights/breakdowns?period=24h&dimensions=country,link&viewers=true"), nil).body["breakdowns"].([]any)
+	require.EqualValues(t, 4, asked[0].(map[string]any)["items"].([]any)[0].(map[string]any)["unique_viewers"])
+	require.Nil(t, asked[1].(map[string]any)["items"].([]any)[0].(map[string]any)["unique_viewers"], "links know no viewers")
 	v.must(422, "GET", v.path("/insights/breakdowns?dimensions=visitor"), nil)
 	v.must(422, "GET", v.path("/insights/breakdowns"), nil)
 

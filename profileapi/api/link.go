@@ -70,12 +70,7 @@ type LinkPath struct {
 	Link string `path:"link" maxLength:"20" doc:"Decimal id of the link."`
 }
 
-func (p LinkPath) numbers() (id, link int64, err error) {
-	if id, err = number(p.ID); err == nil {
-		link, err = number(p.Link)
-	}
-	return id, link, err
-}
+func (p LinkPath) linkID() string { return p.Link }
 
 func (a *API) showLink(l profile.Link) Link {
 	return Link{ID: formatted(l.ID), ProfileID: formatted(l.ProfileID), Code: l.Code, Title: l.Title, URL: l.URL, Tracked: a.public + "/l/" + l.Code,
@@ -100,15 +95,11 @@ func (a *API) registerLinks() {
 		IDPath
 		Body NewLink
 	}
-	register(a, huma.Operation{
+	registerOwn(a, huma.Operation{
 		OperationID: "create-link", Method: http.MethodPost, Path: "/v1/profiles/{id}/links", DefaultStatus: http.StatusCreated,
 		Summary: "Add a link at the end of the page", Tags: tags, Security: needs(account.Write), Errors: []int{http.StatusNotFound, http.StatusConflict},
-	}, func(ctx context.Context, in *createInput) (*page[Link], error) {
-		id, err := number(in.ID)
-		if err != nil {
-			return nil, err
-		}
-		l, err := a.profiles.CreateLink(ctx, who(ctx).AccountID, id, profile.LinkChange{
+	}, func(ctx context.Context, of owned, in *createInput) (*page[Link], error) {
+		l, err := a.profiles.CreateLink(ctx, of.account, of.profile, profile.LinkChange{
 			Title: &in.Body.Title, URL: &in.Body.URL, Hidden: in.Body.Hidden, QueryMode: in.Body.QueryMode, UTM: (*profile.UTM)(in.Body.UTM)})
 		if err != nil {
 			return nil, err
@@ -116,15 +107,11 @@ func (a *API) registerLinks() {
 		return a.linkPage(l), nil
 	})
 
-	register(a, huma.Operation{
+	registerOwn(a, huma.Operation{
 		OperationID: "list-links", Method: http.MethodGet, Path: "/v1/profiles/{id}/links",
 		Summary: "List a profile's links", Tags: tags, Security: needs(account.Read), Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *IDPath) (*body[Links], error) {
-		id, err := number(in.ID)
-		if err != nil {
-			return nil, err
-		}
-		links, err := a.profiles.Links(ctx, who(ctx).AccountID, id)
+	}, func(ctx context.Context, of owned, in *IDPath) (*body[Links], error) {
+		links, err := a.profiles.Links(ctx, of.account, of.profile)
 		if err != nil {
 			return nil, err
 		}
@@ -135,21 +122,18 @@ func (a *API) registerLinks() {
 		IDPath
 		Body LinkOrder
 	}
-	register(a, huma.Operation{
+	registerOwn(a, huma.Operation{
 		OperationID: "order-links", Method: http.MethodPut, Path: "/v1/profiles/{id}/links/order",
 		Summary: "Put a profile's links in order", Tags: tags, Security: needs(account.Write), Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *orderInput) (*body[Links], error) {
-		id, err := number(in.ID)
-		if err != nil {
-			return nil, err
-		}
+	}, func(ctx context.Context, of owned, in *orderInput) (*body[Links], error) {
 		order := make([]int64, len(in.Body.Links))
 		for i, l := range in.Body.Links {
+			var err error
 			if order[i], err = number(l); err != nil {
 				return nil, &profile.Invalid{Field: "links", Value: l, Message: "name each link of the profile once"}
 			}
 		}
-		links, err := a.profiles.Reorder(ctx, who(ctx).AccountID, id, order)
+		links, err := a.profiles.Reorder(ctx, of.account, of.profile, order)
 		if err != nil {
 			return nil, err
 		}
@@ -160,15 +144,11 @@ func (a *API) registerLinks() {
 		LinkPath
 		NoneMatch
 	}
-	register(a, huma.Operation{
+	registerLink(a, huma.Operation{
 		OperationID: "get-link", Method: http.MethodGet, Path: "/v1/profiles/{id}/links/{link}",
 		Summary: "Read a link", Tags: tags, Security: needs(account.Read), Errors: []int{http.StatusNotFound, http.StatusNotModified},
-	}, func(ctx context.Context, in *getInput) (*page[Link], error) {
-		id, link, err := in.numbers()
-		if err != nil {
-			return nil, err
-		}
-		l, err := a.profiles.Link(ctx, who(ctx).AccountID, id, link)
+	}, func(ctx context.Context, of owned, link int64, in *getInput) (*page[Link], error) {
+		l, err := a.profiles.Link(ctx, of.account, of.profile, link)
 		if err != nil {
 			return nil, err
 		}
@@ -183,16 +163,12 @@ func (a *API) registerLinks() {
 		Match
 		Body LinkChange
 	}
-	register(a, huma.Operation{
+	registerLink(a, huma.Operation{
 		OperationID: "change-link", Method: http.MethodPatch, Path: "/v1/profiles/{id}/links/{link}",
 		Summary: "Change a link", Description: "The redirect follows within a second.", Tags: tags, Security: needs(account.Write),
 		Errors: []int{http.StatusNotFound, http.StatusPreconditionFailed},
-	}, func(ctx context.Context, in *patchInput) (*page[Link], error) {
-		id, link, err := in.numbers()
-		if err != nil {
-			return nil, err
-		}
-		l, err := a.profiles.UpdateLink(ctx, who(ctx).AccountID, id, link, profile.LinkChange{
+	}, func(ctx context.Context, of owned, link int64, in *patchInput) (*page[Link], error) {
+		l, err := a.profiles.UpdateLink(ctx, of.account, of.profile, link, profile.LinkChange{
 			Title: in.Body.Title, URL: in.Body.URL, Hidden: in.Body.Hidden, QueryMode: in.Body.QueryMode, UTM: (*profile.UTM)(in.Body.UTM)},
 			versions(in.IfMatch))
 		if err != nil {
@@ -205,15 +181,11 @@ func (a *API) registerLinks() {
 		LinkPath
 		Match
 	}
-	register(a, huma.Operation{
+	registerLink(a, huma.Operation{
 		OperationID: "delete-link", Method: http.MethodDelete, Path: "/v1/profiles/{id}/links/{link}", DefaultStatus: http.StatusNoContent,
 		Summary: "Delete a link", Description: "Its code is never given away again, and its numbers are kept.", Tags: tags, Security: needs(account.Write),
 		Errors: []int{http.StatusNotFound, http.StatusPreconditionFailed},
-	}, func(ctx context.Context, in *deleteInput) (*struct{}, error) {
-		id, link, err := in.numbers()
-		if err != nil {
-			return nil, err
-		}
-		return nil, a.profiles.DeleteLink(ctx, who(ctx).AccountID, id, link, versions(in.IfMatch))
+	}, func(ctx context.Context, of owned, link int64, in *deleteInput) (*struct{}, error) {
+		return nil, a.profiles.DeleteLink(ctx, of.account, of.profile, link, versions(in.IfMatch))
 	})
 }

@@ -177,6 +177,46 @@ func registerSeen[I any, P ofProfile[I], O any](a *API, operation huma.Operation
 	})
 }
 
+// owned says whose profile an operation is about.
+type owned struct{ account, profile int64 }
+
+// registerOwn adds an operation about a profile of the caller's account; whether there is one, the store says.
+func registerOwn[I any, P ofProfile[I], O any](a *API, operation huma.Operation, handler func(context.Context, owned, P) (*O, error)) {
+	register(a, operation, func(ctx context.Context, in *I) (*O, error) {
+		id, err := number(P(in).profileID())
+		if err != nil {
+			return nil, err
+		}
+		return handler(ctx, owned{who(ctx).AccountID, id}, in)
+	})
+}
+
+// ofLink is the input of what is about one link.
+type ofLink[I any] interface {
+	ofProfile[I]
+	linkID() string
+}
+
+// registerLink adds an operation about a link of one of the caller's profiles.
+func registerLink[I any, P ofLink[I], O any](a *API, operation huma.Operation, handler func(ctx context.Context, of owned, link int64, in P) (*O, error)) {
+	registerOwn(a, operation, func(ctx context.Context, of owned, in P) (*O, error) {
+		link, err := number(in.linkID())
+		if err != nil {
+			return nil, err
+		}
+		return handler(ctx, of, link, in)
+	})
+}
+
+// cut shortens a list of which one more was read than the limit, and says where the next page begins; nil: there is none.
+func cut[T any](list []T, limit int, cursor func(T) string) ([]T, *string) {
+	if len(list) <= limit {
+		return list, nil
+	}
+	next := cursor(list[limit-1])
+	return list[:limit], &next
+}
+
 // translate turns an error of the rooms below into what the client is told. What the client cannot do anything about is logged and
 // not shown.
 func (a *API) translate(operation string, err error) error {

@@ -127,11 +127,7 @@ func (a *API) registerProfiles() {
 			return nil, err
 		}
 		out := body[list]{list{Items: []Profile{}}}
-		if len(profiles) > in.Limit {
-			profiles = profiles[:in.Limit]
-			next := formatted(profiles[in.Limit-1].ID)
-			out.Body.Next = &next
-		}
+		profiles, out.Body.Next = cut(profiles, in.Limit, func(p profile.Profile) string { return formatted(p.ID) })
 		for _, p := range profiles {
 			out.Body.Items = append(out.Body.Items, a.showProfile(p))
 		}
@@ -142,15 +138,11 @@ func (a *API) registerProfiles() {
 		IDPath
 		NoneMatch
 	}
-	register(a, huma.Operation{
+	registerOwn(a, huma.Operation{
 		OperationID: "get-profile", Method: http.MethodGet, Path: "/v1/profiles/{id}",
 		Summary: "Read a profile", Tags: tags, Security: needs(account.Read), Errors: []int{http.StatusNotFound, http.StatusNotModified},
-	}, func(ctx context.Context, in *getInput) (*page[Profile], error) {
-		id, err := number(in.ID)
-		if err != nil {
-			return nil, err
-		}
-		p, err := a.profiles.Get(ctx, who(ctx).AccountID, id)
+	}, func(ctx context.Context, of owned, in *getInput) (*page[Profile], error) {
+		p, err := a.profiles.Get(ctx, of.account, of.profile)
 		if err != nil {
 			return nil, err
 		}
@@ -165,16 +157,12 @@ func (a *API) registerProfiles() {
 		Match
 		Body ProfileChange
 	}
-	register(a, huma.Operation{
+	registerOwn(a, huma.Operation{
 		OperationID: "change-profile", Method: http.MethodPatch, Path: "/v1/profiles/{id}",
 		Summary: "Change a profile", Tags: tags, Security: needs(account.Write),
 		Errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed},
-	}, func(ctx context.Context, in *patchInput) (*page[Profile], error) {
-		id, err := number(in.ID)
-		if err != nil {
-			return nil, err
-		}
-		p, err := a.profiles.Update(ctx, who(ctx).AccountID, id, profile.Change(in.Body), versions(in.IfMatch))
+	}, func(ctx context.Context, of owned, in *patchInput) (*page[Profile], error) {
+		p, err := a.profiles.Update(ctx, of.account, of.profile, profile.Change(in.Body), versions(in.IfMatch))
 		if err != nil {
 			return nil, err
 		}
@@ -185,15 +173,11 @@ func (a *API) registerProfiles() {
 		IDPath
 		Match
 	}
-	register(a, huma.Operation{
+	registerOwn(a, huma.Operation{
 		OperationID: "delete-profile", Method: http.MethodDelete, Path: "/v1/profiles/{id}", DefaultStatus: http.StatusNoContent,
 		Summary: "Delete a profile and its links", Description: "The handle can be had again. The links' codes are never given to anybody else.",
 		Tags: tags, Security: needs(account.Write), Errors: []int{http.StatusNotFound, http.StatusPreconditionFailed},
-	}, func(ctx context.Context, in *deleteInput) (*struct{}, error) {
-		id, err := number(in.ID)
-		if err != nil {
-			return nil, err
-		}
-		return nil, a.profiles.Delete(ctx, who(ctx).AccountID, id, versions(in.IfMatch))
+	}, func(ctx context.Context, of owned, in *deleteInput) (*struct{}, error) {
+		return nil, a.profiles.Delete(ctx, of.account, of.profile, versions(in.IfMatch))
 	})
 }

@@ -8,9 +8,12 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,12 +99,16 @@ func (v visitor) accessible(where string) {
 // TestACreatorAndAVisitor is the whole way: somebody signs up on a desktop and makes a page, somebody else visits it on a phone, and
 // the first sees the numbers rise without reloading.
 func TestACreatorAndAVisitor(t *testing.T) {
-	s, err := stage.Start(program(t))
+	var told atomic.Pointer[http.Request]
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { told.Store(r) }))
+	t.Cleanup(hook.Close)
+	s, err := stage.Start(program(t), "SPILLWAY_PRIVATE_WEBHOOKS=true", "SPILLWAY_SMTP_URL=smtp://127.0.0.1:1")
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	t.Cleanup(cancel)
-	first, leave, err := stage.Browser(ctx, filepath.Join(t.TempDir(), "creator"), "")
+	desktop := `Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36`
+	first, leave, err := stage.Browser(ctx, filepath.Join(t.TempDir(), "creator"), desktop)
 	require.NoError(t, err)
 	t.Cleanup(leave)
 	creator := visitor{t, first}
@@ -127,16 +134,18 @@ func TestACreatorAndAVisitor(t *testing.T) {
 	creator.says(`document.querySelector(".add input[name=title]").value`, "Bad")
 
 	// The order, by keyboard: focus stays on the button that was pressed.
-	creator.do(chromedp.Focus(chromedp.CSS("[data-link]:nth-child(3) button[value=up]")), chromedp.KeyEvent("\r"))
+	creator.press("[data-link]:nth-child(3) button[value=up]")
 	creator.says(order, "Shop Band Blog")
 	creator.says(`document.activeElement.getAttribute("aria-label")`, "Move Band up")
 	// The order, by drag: the last goes to the top.
+	creator.settled()
 	_, err = chromedp.Run(creator.ctx, chromedp.Evaluate[bool](`document.querySelector(".links").scrollIntoView({block: "center"}), true`))
 	require.NoError(t, err)
 	to, from := creator.middle("[data-link]:nth-child(1) .grip"), creator.middle("[data-link]:nth-child(3) .grip")
 	creator.do(chromedp.DragAndDropXY(from[0], from[1], to[0], to[1]-30, 12))
 	creator.says(order, "Blog Shop Band")
 	creator.says(`document.getElementById("said").textContent`, "The order is saved")
+	creator.settled()
 	creator.do(click("[data-link]:nth-child(3) button[value=hide]"))
 	creator.says(`document.querySelector("[data-link]:nth-child(3) button[value=show]").textContent`, "Show")
 
@@ -162,12 +171,45 @@ func TestACreatorAndAVisitor(t *testing.T) {
 	creator.says(`document.querySelector("[data-chart] canvas") != null`, "true")
 	creator.accessible("the numbers, desktop, light")
 
+	// The creator's own browser does not count, until it is given back.
+	at := `location.href`
+	creator.do(chromedp.Navigate(s.API+"/pages/ada/browser/mine"), appears("li a"))
+	creator.says(at, s.Visitors+"/ada")
+	creator.click("li:nth-child(2) a")
+	creator.do(chromedp.Navigate(s.API+"/pages/ada"), appears("#settings"))
+	own := func(column int) string {
+		return fmt.Sprintf(`[...document.querySelectorAll("[aria-label='Counted and left out'] tbody tr")].filter((r) => r.cells[0].textContent === "You").map((r) => r.cells[%d].textContent).join()`, column)
+	}
+	creator.says(own(2), "1")
+	creator.says(number("clicks"), "1")
+	creator.says(number("views"), "1")
+	creator.do(chromedp.Navigate(s.API+"/pages/ada/left-out"), appears("#examples"))
+	creator.says(`[...document.querySelectorAll(".reasons a")].map((e) => e.textContent).join()`, "cookie: owner")
+	creator.says(`[...document.querySelectorAll(".examples .kind.Click")].length`, "1")
+	creator.accessible("what was left out, desktop, light")
+	creator.do(stage.Device(360, 800, true))
+	creator.accessible("what was left out, phone, dark")
+	creator.do(stage.Device(1440, 900, false))
+	creator.do(chromedp.Navigate(s.API+"/pages/ada/browser/not-mine"), appears("li a"))
+	creator.do(chromedp.Navigate(s.API+"/pages/ada"), appears("#settings"))
+	creator.says(number("views"), "2")
+	creator.says(own(2), "1")
+
+	// A webhook is added, and a test goes there.
+	creator.do(creator.fill("#told input[name=url]", hook.URL+"/told"), click("#told .add-hook button"), appears("#told .secret"))
+	creator.accessible("a webhook's secret")
+	creator.settled()
+	creator.press("#told button[name=test]")
+	creator.says(`document.querySelector("#told .sent li")?.textContent.includes("Delivered, answered 200")`, "true")
+	require.NotEmpty(t, told.Load().Header.Get("Spillway-Signature"))
+	creator.accessible("what was sent")
+
 	for _, d := range []struct {
 		width, height int64
 		dark          bool
 	}{{1440, 900, true}, {360, 800, false}, {360, 800, true}} {
 		creator.do(stage.Device(d.width, d.height, d.dark), chromedp.Navigate(s.API+"/pages/ada?range=24h"), appears("#settings"))
-		creator.do(chromedp.Sleep(300 * time.Millisecond))
+		creator.says(`document.querySelector("[data-chart] canvas") != null`, "true")
 		creator.accessible(fmt.Sprintf("the numbers at %d pixels, dark: %v", d.width, d.dark))
 	}
 
@@ -176,7 +218,7 @@ func TestACreatorAndAVisitor(t *testing.T) {
 	address, err := chromedp.Run(creator.ctx, chromedp.Text(chromedp.CSS(".secret")))
 	require.NoError(t, err)
 	guest.do(chromedp.Navigate(strings.TrimSpace(address)), appears("[data-number=views]"))
-	guest.says(number("views"), "1")
+	guest.says(number("views"), "2")
 	guest.says(`document.getElementById("manage") == null`, "true")
 	guest.accessible("a shared page")
 	creator.do(click("#shares button[name=revoke]"))
@@ -186,6 +228,21 @@ func TestACreatorAndAVisitor(t *testing.T) {
 
 	creator.do(click("form[action='/sign-out'] button"), appears(".banner"))
 	creator.do(chromedp.Navigate(s.API+"/pages/ada"), appears("input[name=password]"))
+}
+
+// settled waits until no change is on its way, whose answer would replace what is on the page.
+func (v visitor) settled() {
+	v.t.Helper()
+	v.says(`document.getElementById("manage").classList.contains("busy")`, "false")
+}
+
+// press presses Enter on a button, as somebody at a keyboard does, who waits until it has the focus.
+func (v visitor) press(selector string) {
+	v.t.Helper()
+	v.settled()
+	v.do(chromedp.Focus(chromedp.CSS(selector)))
+	v.says(fmt.Sprintf("document.activeElement === document.querySelector(%q)", selector), "true")
+	v.do(chromedp.KeyEvent("\r"))
 }
 
 // middle is where an element is on the screen, which is scrolled if it was outside.

@@ -124,6 +124,9 @@ func (r *Reader) Totals(ctx context.Context, q Question) (Totals, error) {
 type Item struct {
 	Value string
 	Tally
+	// Viewers are the distinct viewers of each day, added up by day; nil where they were not asked for or are not known. They are not to be
+	// added up over values: one visitor may have several.
+	Viewers map[Class]int64
 }
 
 // Breakdown is what a dimension's values add up to.
@@ -140,13 +143,15 @@ type Order struct {
 	By      string // "clicks" or "views"; empty: both together
 	Classes []Class
 	Limit   int // zero: all
+	// Viewers asks for the distinct viewers of each value, which is a second look at open days. Links and surfaces have none.
+	Viewers bool
 }
 
 // Breakdowns returns a breakdown by each dimension.
 func (r *Reader) Breakdowns(ctx context.Context, q Question, dimensions []Dimension, o Order) ([]Breakdown, error) {
 	panels := make([]panel, len(dimensions))
 	for i, d := range dimensions {
-		panels[i] = panel{dimension: d}
+		panels[i] = panel{dimension: d, viewers: o.Viewers}
 	}
 	cells, source, err := r.count(ctx, q, panels)
 	if err != nil {
@@ -161,6 +166,13 @@ func (r *Reader) Breakdowns(ctx context.Context, q Question, dimensions []Dimens
 		}
 		if of[c.key] == nil {
 			of[c.key] = &Item{Value: c.key}
+			if o.Viewers && !Dimension(c.dimension).inSeries() {
+				of[c.key].Viewers = map[Class]int64{}
+			}
+		}
+		if c.kind == kindViewers {
+			of[c.key].Viewers[c.class] += int64(c.events)
+			continue
 		}
 		of[c.key].add(c)
 	}

@@ -160,12 +160,21 @@ func TestEveryPanelSumsToTheHeadline(t *testing.T) {
 				require.Equal(t, n.Clicks, p.Clicks[class], "%s, clicks at %s", about, p.Start)
 			}
 		}
-		breakdowns, err := w.Breakdowns(ctx, q, Dimensions(), Order{Classes: Classes(), Limit: 2})
+		breakdowns, err := w.Breakdowns(ctx, q, Dimensions(), Order{Classes: Classes(), Limit: 2, Viewers: true})
 		require.NoError(t, err, about)
 		for _, b := range breakdowns {
 			sum := b.Other
 			for _, item := range b.Items {
 				sum.Merge(item.Tally)
+				require.Equal(t, b.Dimension.inSeries(), item.Viewers == nil)
+				if b.Dimension == "country" || b.Dimension == "channel" {
+					of := truth(all, q, func(e happened) bool {
+						return keep(e) && (b.Dimension == "country" && e.country == item.Value || b.Dimension == "channel" && e.channel == item.Value)
+					})
+					for class, n := range of {
+						require.Equal(t, n.UniqueViewers, item.Viewers[class], "%s, viewers of %s %q", about, b.Dimension, item.Value)
+					}
+				}
 				if b.Dimension == ByLink {
 					link, err := strconv.ParseUint(item.Value, 10, 64)
 					require.NoError(t, err)

@@ -45,6 +45,10 @@ func (g Gap) covers(from, to time.Time) bool {
 	return !g.From.After(from) && !g.To.IsZero() && !g.To.Before(to)
 }
 
+// longest is how long a gap is thought to go on of which nobody knows the end: as long as rollup waits for what is missing. Without it a
+// recorder whose disk was lost would leave every later day in doubt.
+const longest = 8 * 24 * time.Hour
+
 // Gaps returns the gaps that touch [from, to).
 func (c Completeness) Gaps(from, to time.Time) []Gap {
 	var gaps []Gap
@@ -61,6 +65,8 @@ func (c Completeness) Gaps(from, to time.Time) []Gap {
 			}
 			if h.Until != nil {
 				g.To = *h.Until
+			} else if end := g.From.Add(longest); h.Since != nil && c.ComputedAt != nil && end.Before(*c.ComputedAt) {
+				g.To = end
 			}
 			if g.touches(from, to) {
 				gaps = append(gaps, g)

@@ -73,18 +73,22 @@ const (
 type cell struct {
 	dimension string
 	key       string
-	kind      int8 // 1 view, 2 click
+	kind      int8 // 1 view, 2 click, 3 distinct daily viewers
 	class     Class
 	page      bool // on the profile's page; only known where knowsPage
 	events    uint64
 }
 
-const kindView = 1
+const (
+	kindView    = 1
+	kindViewers = 3
+)
 
 // panel is what cells are told apart by.
 type panel struct {
 	dimension Dimension   // or empty
 	starts    []time.Time // or nil: buckets by their starts
+	viewers   bool        // distinct daily viewers too, where the dimension is not of the series, which do not know them
 }
 
 func (p panel) inSeries() bool { return p.dimension == "" || p.dimension.inSeries() }
@@ -132,7 +136,7 @@ func (r *Reader) count(ctx context.Context, q Question, panels []panel) (cells [
 					return nil, "", err
 				}
 			}
-			parts = append(parts, r.raw(q, fmt.Sprintf("date BETWEEN toDate(%d) AND toDate(%d)", d.first, d.last), p))
+			parts = append(parts, r.raw(q, fmt.Sprintf("date BETWEEN toDate(%d) AND toDate(%d)", d.first, d.last), p)...)
 		}
 	}
 	if len(cutting) > 0 {
@@ -152,10 +156,10 @@ func (r *Reader) count(ctx context.Context, q Question, panels []panel) (cells [
 		single := append(append([]day{}, s.open...), s.cut...)
 		for _, p := range cutting {
 			if len(s.whole) > 0 {
-				parts = append(parts, r.panel(q, s.whole, p))
+				parts = append(parts, r.panel(q, s.whole, p)...)
 			}
 			if len(single) > 0 {
-				parts = append(parts, r.raw(q, "date IN ("+dates(single)+")", p))
+				parts = append(parts, r.raw(q, "date IN ("+dates(single)+")", p)...)
 			}
 		}
 	}
@@ -201,10 +205,17 @@ func (r *Reader) series(q Question, d days, p panel) []string {
 }
 
 // raw reads a panel from single events.
-func (r *Reader) raw(q Question, where string, p panel) string {
-	return fmt.Sprintf(`SELECT %s AS d, %s AS k, toInt8(kind) AS i, toString(class) AS c, surface = 'page' AS p, count() AS n FROM %s
-		WHERE profile_id = %d AND kind IN ('view', 'click') AND %s AND time >= toDateTime64(%d, 6, 'UTC') AND time < toDateTime64(%d, 6, 'UTC')%s GROUP BY k, i, c, p`,
-		literal(string(p.dimension)), p.key(quarter), r.layout.All("events"), q.Profile, where, q.From.Unix(), q.To.Unix(), q.Filters.condition())
+func (r *Reader) raw(q Question, where string, p panel) []string {
+	from := fmt.Sprintf("FROM %s WHERE profile_id = %d AND %s AND time >= toDateTime64(%d, 6, 'UTC') AND time < toDateTime64(%d, 6, 'UTC')%s",
+		r.layout.All("events"), q.Profile, where, q.From.Unix(), q.To.Unix(), q.Filters.condition())
+	parts := []string{fmt.Sprintf(`SELECT %s AS d, %s AS k, toInt8(kind) AS i, toString(class) AS c, surface = 'page' AS p, count() AS n %s
+		AND kind IN ('view', 'click') GROUP BY k, i, c, p`, literal(string(p.dimension)), p.key(quarter), from)}
+	if p.viewers && !p.inSeries() {
+		// A visitor id is of one date, so days are counted one by one and added up.
+		parts = append(parts, fmt.Sprintf(`SELECT %s AS d, k, toInt8(%d) AS i, c, 0 = 1 AS p, sum(u) AS n FROM (SELECT date, %s AS k, toString(class) AS c, uniqExact(visitor) AS u %s
+			AND kind = 'view' GROUP BY date, k, c) GROUP BY k, c`, literal(string(p.dimension)), kindViewers, p.key(quarter), from))
+	}
+	return parts
 }
 
 // whole returns the panel of closed days that answers p under the filters, or "" if there is none: each of them tells apart the values
@@ -227,7 +238,7 @@ func whole(p panel, f Filters) Dimension {
 }
 
 // panel reads a panel from whole closed days.
-func (r *Reader) panel(q Question, list []day, p panel) string {
+func (r *Reader) panel(q Question, list []day, p panel) []string {
 	dimension := whole(p, q.Filters)
 	key := "value"
 	switch p.dimension {
@@ -244,9 +255,14 @@ func (r *Reader) panel(q Question, list []day, p panel) string {
 		}
 		condition += " AND value IN (" + strings.Join(values, ",") + ")"
 	}
-	return fmt.Sprintf(`SELECT %s AS d, %s AS k, toInt8(kind) AS i, toString(class) AS c, 0 = 1 AS p, sum(events) AS n FROM %s
-		WHERE profile_id = %d AND dimension = %s AND kind IN ('view', 'click') AND date IN (%s)%s GROUP BY k, i, c`,
-		literal(string(p.dimension)), key, r.layout.All("days"), q.Profile, literal(string(dimension)), dates(list), condition)
+	from := fmt.Sprintf("FROM %s WHERE profile_id = %d AND dimension = %s AND date IN (%s)%s", r.layout.All("days"), q.Profile, literal(string(dimension)), dates(list), condition)
+	parts := []string{fmt.Sprintf(`SELECT %s AS d, %s AS k, toInt8(kind) AS i, toString(class) AS c, 0 = 1 AS p, sum(events) AS n %s
+		AND kind IN ('view', 'click') GROUP BY k, i, c`, literal(string(p.dimension)), key, from)}
+	if p.viewers && !p.inSeries() {
+		parts = append(parts, fmt.Sprintf(`SELECT %s AS d, %s AS k, toInt8(%d) AS i, toString(class) AS c, 0 = 1 AS p, sum(visitors) AS n %s
+			AND kind = 'view' GROUP BY k, c`, literal(string(p.dimension)), key, kindViewers, from))
+	}
+	return parts
 }
 
 func (f Filters) only(d Dimension) Filters {

@@ -22,6 +22,8 @@ type Ask struct {
 	Dimensions []Dimension
 	Limit      int
 	By         string
+	// Viewers asks for the distinct viewers of each value.
+	Viewers bool
 	// Compare asks for the previous period's totals too.
 	Compare bool
 	// Only leaves out what is not asked for: totals, series, links. Empty: all.
@@ -150,7 +152,7 @@ func (r *Reader) Report(ctx context.Context, a Ask, log *slog.Logger) (*Report, 
 	}
 	if len(a.Dimensions) > 0 {
 		start(PartBreakdowns, func() (err error) {
-			out.Breakdowns, err = r.Breakdowns(ctx, q, a.Dimensions, Order{Classes: a.Classes, By: a.By, Limit: a.Limit})
+			out.Breakdowns, err = r.Breakdowns(ctx, q, a.Dimensions, Order{Classes: a.Classes, By: a.By, Limit: a.Limit, Viewers: a.Viewers})
 			return err
 		})
 	}

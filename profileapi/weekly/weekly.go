@@ -101,7 +101,8 @@ func Read(ctx context.Context, reader *insight.Reader, profile int64, w Week, no
 	}
 	out := &Report{Week: w.Name(), From: r.From, To: r.To, Timezone: r.From.Location().String(), Numbers: numbers(r.Totals), Before: numbers(r.Previous)}
 	if through := r.Lifetime.Completeness.Through; through != nil && !through.Before(w.To) {
-		out.Complete = len(r.Gaps) == 0
+		// A recorder that fell silent earlier says nothing about this week.
+		out.Complete = !slices.ContainsFunc(r.Gaps, func(g insight.Gap) bool { return !g.To.IsZero() || !g.From.Before(w.From) })
 	}
 	out.Change = Change{insight.Growth(float64(out.Views), float64(out.Before.Views)), insight.Growth(float64(out.Clicks), float64(out.Before.Clicks)), nil}
 	if out.UniqueVisitors != nil && out.Before.UniqueVisitors != nil {

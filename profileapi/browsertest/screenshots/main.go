@@ -39,7 +39,8 @@ func run(program, out string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	s, err := stage.Start(program)
+	// A mail server that is not there: nothing is sent to it here.
+	s, err := stage.Start(program, "SPILLWAY_SMTP_URL=smtp://127.0.0.1:1")
 	if err != nil {
 		return err
 	}
@@ -74,6 +75,10 @@ func run(program, out string) error {
 		{"breakdowns-desktop-light", s.API + "/pages/ada", 1440, 900, false, "#breakdowns"},
 		{"links-desktop-light", s.API + "/pages/ada", 1440, 900, false, "#links"},
 		{"links-phone-dark", s.API + "/pages/ada", 360, 800, true, "#links"},
+		{"left-out-desktop-light", s.API + "/pages/ada/left-out", 1440, 900, false, ""},
+		{"left-out-phone-dark", s.API + "/pages/ada/left-out", 360, 800, true, ""},
+		{"told-desktop-light", s.API + "/pages/ada", 1440, 900, false, "#told"},
+		{"told-phone-light", s.API + "/pages/ada", 360, 800, false, "#told"},
 		{"sign-up-phone-light", s.API + "/sign-up", 360, 800, false, ""},
 	} {
 		steps := chromedp.Steps(stage.Device(shot.width, shot.height, shot.dark), chromedp.Navigate(shot.url), chromedp.Sleep(1500*time.Millisecond))
@@ -124,6 +129,7 @@ func prepare(browser context.Context, s *stage.Stage) error {
 		await add("Shop: prints and punched cards", "https://example.org/shop");
 		await add("Podcast with Charles", "https://example.org/podcast");
 		await add("Talks", "https://example.org/talks");
+		await post("/pages/ada/webhooks", {url: "https://example.org/hook"});
 		const html = await fetch("/pages/ada").then((a) => a.text());
 		const page = new DOMParser().parseFromString(html, "text/html");
 		return [page.querySelector(".code img").getAttribute("src").split("/")[3], ...[...page.querySelectorAll("[data-link]")].map((e) => e.dataset.link)];

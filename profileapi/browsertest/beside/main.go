@@ -1,0 +1,84 @@
+// Command beside runs a command beside a Spillway of its own, with a page that has links and some weeks of visits, and takes all of it
+// away again. The command finds in its environment:
+//
+//	API       base URL of the API and the dashboard
+//	VISITORS  base URL of the visitors' pages
+//	TOKEN     a token that may do everything
+//	PROFILE   id of the page, whose handle is ada
+//
+// Its exit status is the command's.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"spillway.dev/profileapi/browsertest/stage"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		var ended *exec.ExitError
+		if errors.As(err, &ended) {
+			os.Exit(ended.ExitCode())
+		}
+		fmt.Fprintln(os.Stderr, "beside:", err)
+		os.Exit(1)
+	}
+}
+
+func run(command []string) error {
+	if len(command) == 0 {
+		return errors.New("name the command to run: beside COMMAND [ARGUMENT ...]")
+	}
+	program := os.Getenv("SPILLWAY_BIN")
+	if program == "" {
+		var err error
+		if program, err = filepath.Abs("../bin/spillway"); err != nil {
+			return err
+		}
+	}
+	s, err := stage.Start(program, "SPILLWAY_API_RATE=0")
+	if err != nil {
+		return err
+	}
+	defer s.Stop()
+	var made struct{ ID string }
+	if err := s.Call("POST", "/v1/profiles", map[string]any{"handle": "ada", "title": "Ada Lovelace", "bio": "Notes on the Analytical Engine."}, &made); err != nil {
+		return err
+	}
+	var links []string
+	for _, title := range []string{"Notes", "Letters", "The Engine"} {
+		var link struct{ ID string }
+		if err := s.Call("POST", "/v1/profiles/"+made.ID+"/links", map[string]any{"title": title, "url": "https://example.org/" + title[:1]}, &link); err != nil {
+			return err
+		}
+		links = append(links, link.ID)
+	}
+	// The first visit brings a term, which what is made up needs.
+	if err := s.Visit("/ada", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "", ""); err != nil {
+		return err
+	}
+	if err := stage.Eventually(func() error {
+		var in struct{ Lifetime struct{ Views int } }
+		if err := s.Call("GET", "/v1/profiles/"+made.ID+"/insights", nil, &in); err != nil {
+			return err
+		}
+		if in.Lifetime.Views == 0 {
+			return errors.New("the visit is not counted")
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := s.Past(made.ID, links, 20); err != nil {
+		return err
+	}
+	c := exec.Command(command[0], command[1:]...)
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	c.Env = append(os.Environ(), "API="+s.API, "VISITORS="+s.Visitors, "TOKEN="+s.Token, "PROFILE="+made.ID)
+	return c.Run()
+}
