@@ -231,9 +231,6 @@ func (d *Directory) Domain(host []byte) string { return (*d.domains.Load())[stri
 
 // find returns what is known about a name, and loads it otherwise.
 func (d *Directory) find(kind kind, host string, name []byte) (*entry, error) {
-	if !wellFormed(name) || len(host) > maxHost {
-		return nil, ErrUnknown
-	}
 	hash := d.hash(kind, host, name)
 	if kind == kindLink {
 		if e := d.front.get(hash, host, name); e != nil {
@@ -244,6 +241,9 @@ func (d *Directory) find(kind kind, host string, name []byte) (*entry, error) {
 			d.metrics.front.Inc()
 			return e, nil
 		}
+	}
+	if !wellFormed(name) || len(host) > maxHost {
+		return nil, ErrUnknown
 	}
 	if e, ok := d.cache.Get(hash); ok && e.is(kind, host, name) {
 		e.use()

@@ -36,7 +36,7 @@ func (s *connections) Accept() (net.Conn, error) {
 		return accepted, nil // served as any other server would
 	}
 	c := &connection{TCPConn: tcp, all: s, remote: peer(tcp.RemoteAddr())}
-	c.reader.open(tcp)
+	c.wire.open(tcp)
 	s.mu.Lock()
 	s.open[c] = struct{}{}
 	s.mu.Unlock()
@@ -114,7 +114,7 @@ type connection struct {
 	*net.TCPConn
 	all     *connections
 	remote  netip.Addr
-	reader  reader
+	wire    wire
 	readBy  deadline
 	writeBy deadline
 	state   atomic.Int32
@@ -155,7 +155,7 @@ func (c *connection) answered() bool {
 // Read returns what the server is to answer. What the lane can answer is answered here.
 func (c *connection) Read(p []byte) (int, error) {
 	for {
-		n, err := c.reader.read(c.TCPConn, p)
+		n, err := c.wire.read(c.TCPConn, p)
 		if err != nil {
 			return n, err
 		}

@@ -187,18 +187,20 @@ func withoutPort(host []byte) []byte {
 }
 
 func withoutQuery(address []byte) []byte {
-	if end := bytes.IndexAny(address, "?#"); end >= 0 {
-		return address[:end]
-	}
-	return address
+	return until(until(address, '?'), '#')
 }
 
 // firstLanguage returns the first tag of an Accept-Language header: "de-AT" of "de-AT,de;q=0.9".
 func firstLanguage(header []byte) []byte {
-	if end := bytes.IndexAny(header, ",;"); end >= 0 {
-		header = header[:end]
+	return bytes.TrimSpace(until(until(header, ','), ';'))
+}
+
+// until returns what stands before the first end.
+func until(b []byte, end byte) []byte {
+	if at := bytes.IndexByte(b, end); at >= 0 {
+		return b[:at]
 	}
-	return bytes.TrimSpace(header)
+	return b
 }
 
 // country returns a CDN's country code, or nothing when it is none: XX and T1 stand for unknown and for Tor.

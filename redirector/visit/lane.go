@@ -35,7 +35,7 @@ func (h *Handler) take(c *connection, request []byte) (taken bool, err error) {
 	}
 	now := v.began
 	c.writeBy.at.Store(now.Add(c.all.limits.Answer).UnixNano())
-	_, err = c.TCPConn.Write(answer)
+	err = c.wire.write(c.TCPConn, answer)
 	c.writeBy.at.Store(0)
 	c.readBy.at.Store(now.Add(c.all.limits.Idle).UnixNano())
 	h.metrics.lane.Inc()
@@ -127,45 +127,45 @@ func (h *Handler) readLines(v *visit) bool {
 		var into *[]byte
 		switch len(name) {
 		case len("TE"):
-			if same(name, "te") {
+			if is(name, "TE", "te") {
 				return false
 			}
 		case len("Host"):
-			if same(name, "host") {
+			if is(name, "Host", "host") {
 				if v.host != nil || !isHost(value) {
 					return false
 				}
 				v.host = withoutPort(value)
 			}
 		case len("X-Moz"):
-			if same(name, "x-moz") {
+			if is(name, "X-Moz", "x-moz") {
 				into = &to.class.XMoz
 			}
 		case len("Cookie"): // and Expect
-			if same(name, "cookie") && bytes.Contains(value, []byte(owner.CookiePrefix)) || same(name, "expect") {
+			if is(name, "Cookie", "cookie") && bytes.Contains(value, []byte(owner.CookiePrefix)) || same(name, "expect") {
 				return false
 			}
 		case len("Referer"): // and Purpose, Upgrade, Trailer
 			switch {
-			case same(name, "referer"):
+			case is(name, "Referer", "referer"):
 				into = &to.referrer
-			case same(name, "purpose"):
+			case is(name, "Purpose", "purpose"):
 				into = &to.class.Purpose
 			case same(name, "upgrade"), same(name, "trailer"):
 				return false
 			}
 		case len("X-Purpose"):
-			if same(name, "x-purpose") {
+			if is(name, "X-Purpose", "x-purpose") {
 				into = &to.class.XPurpose
 			}
 		case len("User-Agent"): // and Connection
-			if same(name, "user-agent") {
+			if is(name, "User-Agent", "user-agent") {
 				into = &to.agent
-			} else if same(name, "connection") && !same(value, "keep-alive") {
+			} else if is(name, "Connection", "connection") && !same(value, "keep-alive") {
 				return false
 			}
 		case len("Sec-Purpose"):
-			if same(name, "sec-purpose") {
+			if is(name, "Sec-Purpose", "sec-purpose") {
 				into = &to.class.SecPurpose
 			}
 		case len("Content-Length"):
@@ -173,9 +173,9 @@ func (h *Handler) readLines(v *visit) bool {
 				return false
 			}
 		case len("X-Forwarded-For"): // and Accept-Language
-			if same(name, "x-forwarded-for") {
+			if is(name, "X-Forwarded-For", "x-forwarded-for") {
 				to.forwarded = append(to.forwarded, value)
-			} else if same(name, "accept-language") {
+			} else if is(name, "Accept-Language", "accept-language") {
 				into = &to.language
 			}
 		case len("Transfer-Encoding"):
@@ -248,6 +248,11 @@ func trim(b []byte) []byte {
 		b = b[:len(b)-1]
 	}
 	return b
+}
+
+// is tells whether a name is one that is mostly written as canonical.
+func is(name []byte, canonical, lower string) bool {
+	return string(name) == canonical || same(name, lower)
 }
 
 // same tells whether b is a word, which is in lower case, in any case.

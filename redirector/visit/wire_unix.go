@@ -9,12 +9,13 @@ import (
 	"syscall"
 )
 
-// reader reads from a connection. Go's own Read asks the kernel first whether there is something, and most often there is not: the visitor has only just
+// wire reads from a connection and writes to it. Go's own Read asks the kernel first whether there is something, and most often there is not: the visitor has only just
 // been answered. On a busy server others have something to do meanwhile, and if they come first, the next request is mostly there when it is
 // asked for: one call of the kernel instead of two and a wait. Whether it helps shows each time, and where it does not it is left.
-type reader struct {
+type wire struct {
 	raw   syscall.RawConn
-	once  func(fd uintptr) bool // bound once, so that reading allocates nothing
+	once  func(fd uintptr) bool // reads; bound once, so that reading allocates nothing
+	all   func(fd uintptr) bool // writes
 	p     []byte
 	n     int
 	err   error
@@ -27,7 +28,7 @@ type reader struct {
 // longestSkip is how many reads are done without trying again whether letting others go first helps.
 const longestSkip = 63
 
-func (r *reader) open(c *net.TCPConn) {
+func (r *wire) open(c *net.TCPConn) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return // it is closed: read says so
@@ -36,7 +37,7 @@ func (r *reader) open(c *net.TCPConn) {
 	r.once = func(fd uintptr) bool {
 		r.tries++
 		for {
-			r.n, r.err = syscall.Read(int(fd), r.p)
+			r.n, r.err = readNow(int(fd), r.p)
 			switch r.err {
 			case syscall.EINTR:
 				continue
@@ -46,9 +47,43 @@ func (r *reader) open(c *net.TCPConn) {
 			return true
 		}
 	}
+	r.all = func(fd uintptr) bool {
+		for {
+			r.n, r.err = writeNow(int(fd), r.p)
+			switch r.err {
+			case syscall.EINTR:
+				continue
+			case syscall.EAGAIN:
+				return false
+			case nil:
+				if r.p = r.p[r.n:]; len(r.p) > 0 {
+					continue
+				}
+			}
+			return true
+		}
+	}
 }
 
-func (r *reader) read(c *net.TCPConn, p []byte) (int, error) {
+// write writes all of p.
+func (r *wire) write(c *net.TCPConn, p []byte) error {
+	if r.raw == nil {
+		_, err := c.Write(p)
+		return err
+	}
+	r.p = p
+	err := r.raw.Write(r.all)
+	r.p = nil
+	switch {
+	case err != nil:
+		return err
+	case r.err != nil:
+		return &net.OpError{Op: "write", Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: r.err}
+	}
+	return nil
+}
+
+func (r *wire) read(c *net.TCPConn, p []byte) (int, error) {
 	if r.raw == nil || len(p) == 0 {
 		return c.Read(p)
 	}
