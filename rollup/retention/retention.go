@@ -9,8 +9,8 @@
 //  4. it is marked as expired: from now on none of its days is closed again;
 //  5. its events are dropped.
 //
-// Nothing is inserted into the month meanwhile, because ingest sets aside what is older than the retention, and the margin between the two
-// is longer than an insert can take.
+// Nothing is inserted into the month meanwhile, because ingest sets aside what is of a month older than the retention, which must be told
+// both services alike (SPILLWAY_RETENTION_DAYS), and the margin between the two is longer than an insert can take and than clocks differ.
 package retention
 
 import (

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -156,4 +157,33 @@ func TestAMonthThatIsNotAsItWasClosedStays(t *testing.T) {
 	}
 	require.ErrorContains(t, x.Round(t.Context()), fmt.Sprintf("%d events came", 1))
 	require.EqualValues(t, 51, e.Number("SELECT count() FROM "+e.Local("events")))
+}
+
+// setAside is what ingest calls too old (the same rule is tested there): the months before the one in which the retention begins.
+func setAside(date, now time.Time, days int) bool {
+	begins := now.UTC().AddDate(0, 0, -days)
+	return date.Before(time.Date(begins.Year(), begins.Month(), 1, 0, 0, 0, 0, time.UTC))
+}
+
+// A month goes only after ingest takes in nothing of it any more, with clocks that differ by up to the margin.
+func TestAMonthGoesAfterIngestHasSetItAside(t *testing.T) {
+	random := rand.New(rand.NewPCG(41, 42))
+	gone := 0
+	for range 20_000 {
+		now := time.Date(2026, 1, 1, 0, 0, 0, random.IntN(1e9), time.UTC).Add(time.Duration(random.Int64N(int64(4 * 366 * 24 * time.Hour))))
+		if random.IntN(2) == 0 { // around midnight of the first of a month
+			now = time.Date(2026, time.Month(1+random.IntN(48)), 1, 0, 0, 0, random.IntN(3)-1, time.UTC)
+		}
+		days := Least + random.IntN(500)
+		first := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC).AddDate(0, -(days/30 + random.IntN(4) - 1), 0)
+		x := &Expiry{options: Options{Days: days, Now: func() time.Time { return now }}}
+		last := first.AddDate(0, 1, -1)
+		if x.old(first) {
+			gone++
+			require.True(t, setAside(last, now.Add(-margin), days), "%s with %d days at %s", first, days, now)
+		}
+		// And not much later.
+		require.Equal(t, x.old(first), setAside(last, now.Add(-margin-1), days), "%s with %d days at %s", first, days, now)
+	}
+	require.Positive(t, gone)
 }
