@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -182,14 +183,54 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	handler.ServeHTTP(&answer, r)
 	switch answer.status {
 	case http.StatusMethodNotAllowed:
-		w.Header().Set("Allow", answer.Header().Get("Allow"))
-		problem(w, answer.status, "use "+answer.Header().Get("Allow")+" here")
+		allow := a.allowed(r.URL.Path)
+		if allow == "" {
+			allow = answer.Header().Get("Allow")
+		}
+		w.Header().Set("Allow", allow)
+		problem(w, answer.status, "use "+allow+" here")
 	case http.StatusNotFound:
 		problem(w, answer.status, "nothing is at "+r.URL.Path+"; GET /openapi.json lists what there is")
 	default: // a redirect to the cleaned path
 		handler.ServeHTTP(w, r)
 	}
 	a.requests.WithLabelValues("none", statusClass(answer.status)).Inc()
+}
+
+// allowed lists the methods of the operations whose path is the one of a request, as an Allow header does; empty: the document has none.
+// The mux would also name those of less exact paths: of /links/{link} at /links/order.
+func (a *API) allowed(path string) string {
+	segments := strings.Split(path, "/")
+	var best []string // methods
+	exact := -1       // how many segments are the same
+	for template, item := range a.huma.OpenAPI().Paths {
+		same := 0
+		parts := strings.Split(template, "/")
+		for i, part := range parts {
+			switch {
+			case len(parts) != len(segments):
+				same = -1
+			case part == segments[i]:
+				same++
+			case !strings.HasPrefix(part, "{") || segments[i] == "":
+				same = -1
+			}
+			if same < 0 {
+				break
+			}
+		}
+		if same <= exact {
+			continue
+		}
+		exact, best = same, nil
+		for method, operation := range map[string]*huma.Operation{"GET": item.Get, "HEAD": item.Get, "POST": item.Post, "PUT": item.Put, "PATCH": item.Patch, "DELETE": item.Delete} {
+			if operation != nil {
+				best = append(best, method)
+			}
+		}
+	}
+	slices.Sort(best)
+	return strings.Join(best, ", ")
 }
 
 // refusal keeps the status and headers of an answer whose body does not matter.

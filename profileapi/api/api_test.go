@@ -284,6 +284,8 @@ func TestWhatIsRefusedSaysWhere(t *testing.T) {
 	c.must(404, "GET", "/nothing", nil)
 	refused := c.must(405, "PUT", "/v1/profiles", map[string]any{})
 	require.Contains(t, refused.Header.Get("Allow"), "POST")
+	require.Equal(t, "PUT", c.send("OPTIONS", "/v1/profiles/1/links/order", nil).Header.Get("Allow"), "not those of a link whose id is order")
+	require.Equal(t, "DELETE, GET, HEAD, PATCH", c.send("PUT", "/v1/profiles/1/links/2", nil).Header.Get("Allow"))
 	for _, id := range []string{"0", "-1", "x", "99999999999999999999", "999999"} {
 		c.must(404, "GET", "/v1/profiles/"+id, nil)
 	}

@@ -176,6 +176,7 @@ func TestACreatorAndAVisitor(t *testing.T) {
 	creator.do(chromedp.Navigate(s.API+"/pages/ada/browser/mine"), appears("li a"))
 	creator.says(at, s.Visitors+"/ada")
 	creator.click("li:nth-child(2) a")
+	creator.says(`location.href.startsWith("`+s.Visitors+`")`, "false") // wherever it leads
 	creator.do(chromedp.Navigate(s.API+"/pages/ada"), appears("#settings"))
 	own := func(column int) string {
 		return fmt.Sprintf(`[...document.querySelectorAll("[aria-label='Counted and left out'] tbody tr")].filter((r) => r.cells[0].textContent === "You").map((r) => r.cells[%d].textContent).join()`, column)

@@ -12,9 +12,7 @@ package dashboard
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"html/template"
@@ -40,9 +38,6 @@ import (
 
 //go:embed templates/*.html
 var templates embed.FS
-
-//go:embed assets/* uplot/uplot.js uplot/uplot.css uplot/LICENSE
-var assets embed.FS
 
 // Options of a dashboard.
 type Options struct {
@@ -84,11 +79,6 @@ type Dashboard struct {
 	signUps     *limit.Limiter
 }
 
-type file struct {
-	kind, etag string
-	body       []byte
-}
-
 // policy allows what the pages contain, all of it from here.
 const policy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; frame-src 'self'; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -101,7 +91,6 @@ func New(o Options) (*Dashboard, error) {
 		signIns:     limit.New(limit.Policy{Name: "sign-in", Quota: 10, Window: 15 * time.Minute}, nil),
 		signInsFrom: limit.New(limit.Policy{Name: "sign-in", Quota: 100, Window: 15 * time.Minute}, nil),
 		signUps:     limit.New(limit.Policy{Name: "sign-up", Quota: 30, Window: time.Hour}, nil),
-		files:       map[string]file{},
 	}
 	d.Public = strings.TrimRight(d.Public, "/")
 	origin, err := url.Parse(o.Origin)
@@ -109,16 +98,8 @@ func New(o Options) (*Dashboard, error) {
 		return nil, fmt.Errorf("dashboard URL %q: use http://HOST or https://HOST (SPILLWAY_DASHBOARD_URL)", o.Origin)
 	}
 	d.secure = origin.Scheme == "https"
-	for path, kind := range map[string]string{
-		"assets/style.css": "text/css; charset=utf-8", "assets/app.js": "text/javascript; charset=utf-8", "assets/favicon.svg": "image/svg+xml",
-		"uplot/uplot.js": "text/javascript; charset=utf-8", "uplot/uplot.css": "text/css; charset=utf-8", "uplot/LICENSE": "text/plain; charset=utf-8",
-	} {
-		body, err := assets.ReadFile(path)
-		if err != nil {
-			return nil, fmt.Errorf("read the dashboard's files: %w", err)
-		}
-		sum := sha256.Sum256(body)
-		d.files["/assets/"+path[strings.LastIndexByte(path, '/')+1:]] = file{kind, hex.EncodeToString(sum[:8]), body}
+	if d.files, err = readFiles(); err != nil {
+		return nil, err
 	}
 	if d.pages, err = template.New("").Funcs(d.functions()).ParseFS(templates, "templates/*.html"); err != nil {
 		return nil, fmt.Errorf("parse the dashboard's pages: %w", err)
@@ -171,19 +152,6 @@ func (d *Dashboard) Register(handle func(pattern string, handler http.Handler)) 
 	page("GET /shared/{secret}/live", d.guests(d.watch))
 	page("GET /demo", d.demo(d.showPage))
 	page("GET /demo/live", d.demo(d.watch))
-}
-
-func (d *Dashboard) file(w http.ResponseWriter, r *http.Request) {
-	f := d.files[r.URL.Path]
-	h := w.Header()
-	h.Set("Content-Type", f.kind)
-	h.Set("ETag", `"`+f.etag+`"`)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-cache")
-	if r.URL.RawQuery == f.etag {
-		h.Set("Cache-Control", "public, max-age=31536000, immutable")
-	}
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.body))
 }
 
 // refusal is an error that the reader is told.

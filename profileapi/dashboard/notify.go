@@ -148,7 +148,7 @@ func (d *Dashboard) unsubscribe(w http.ResponseWriter, r *http.Request) error {
 	token := r.PathValue("token")
 	kind, id, ok := mail.Check(key, token)
 	if !ok {
-		return &refusal{http.StatusNotFound, "This address ends nothing", "It is not whole. Copy all of it from the letter, or change what you get on your page, under 'Get told'."}
+		return &refusal{http.StatusNotFound, "This address ends nothing", "It is not whole. Copy all of it from the letter, or change what you get on your page, under 'Alerts and reports'."}
 	}
 	title, err := d.Profiles.Title(r.Context(), id)
 	if err != nil {

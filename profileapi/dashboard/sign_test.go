@@ -1,6 +1,7 @@
 package dashboard_test
 
 import (
+	"compress/gzip"
 	"io"
 	"log/slog"
 	"net/http"
@@ -171,4 +172,22 @@ func TestCookiesOverHTTPSAreSecure(t *testing.T) {
 	require.True(t, cookie.Secure)
 	require.Equal(t, "/", cookie.Path)
 	require.Empty(t, cookie.Domain)
+}
+
+func TestFilesArePackedForWhoeverUnpacks(t *testing.T) {
+	server, _ := house(t, "http://127.0.0.1")
+	b := sit(t, server)
+	plain, body := b.send("GET", "/assets/style.css", nil, "Accept-Encoding", "identity")
+	require.Empty(t, plain.Header.Get("Content-Encoding"))
+	packed, small := b.send("GET", "/assets/style.css", nil, "Accept-Encoding", "br, gzip")
+	require.Equal(t, "gzip", packed.Header.Get("Content-Encoding"))
+	require.Less(t, len(small), len(body)/2)
+	r, err := gzip.NewReader(strings.NewReader(small))
+	require.NoError(t, err)
+	unpacked, err := io.ReadAll(r)
+	require.NoError(t, err)
+	require.Equal(t, body, string(unpacked))
+	require.NotEqual(t, plain.Header.Get("ETag"), packed.Header.Get("ETag"))
+	again, _ := b.send("GET", "/assets/style.css", nil, "Accept-Encoding", "gzip", "If-None-Match", packed.Header.Get("ETag"))
+	require.Equal(t, 304, again.StatusCode)
 }

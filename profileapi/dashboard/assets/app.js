@@ -240,22 +240,24 @@
     item.classList.add("drag");
     let from = event.clientY;
     const before = [...list.children].indexOf(item);
+    const middle = (e) => { const box = e.getBoundingClientRect(); return box.top + box.height / 2; };
+    const follow = (y) => { item.style.transform = "translateY(" + (y - from) + "px)"; };
     const move = (e) => {
-      item.style.transform = "translateY(" + (e.clientY - from) + "px)";
-      for (const other of [item.previousElementSibling, item.nextElementSibling]) {
-        if (!other) continue;
-        const box = other.getBoundingClientRect();
-        const up = other === item.previousElementSibling;
-        if (up ? e.clientY < box.top + box.height / 2 : e.clientY > box.top + box.height / 2) {
-          const was = item.offsetTop;
-          if (up) list.insertBefore(item, other); else list.insertBefore(other, item);
-          from += item.offsetTop - was;
-          item.style.transform = "translateY(" + (e.clientY - from) + "px)";
-          return;
-        }
+      follow(e.clientY);
+      // A quick hand passes several links between two events.
+      for (;;) {
+        const above = item.previousElementSibling;
+        const below = item.nextElementSibling;
+        const was = item.offsetTop;
+        if (above && e.clientY < middle(above)) list.insertBefore(item, above);
+        else if (below && e.clientY > middle(below)) list.insertBefore(below, item);
+        else return;
+        from += item.offsetTop - was;
+        follow(e.clientY);
       }
     };
-    const end = () => {
+    const end = (e) => {
+      if (e.type === "pointerup") move(e);
       grip.removeEventListener("pointermove", move);
       item.classList.remove("drag");
       item.style.transform = "";
