@@ -114,15 +114,3 @@ func TestTheWeekIsToldOnMondayMorning(t *testing.T) {
 	require.Contains(t, html, "Germany: 7 views, 3 clicks")
 	require.True(t, strings.Contains(desk.letters[0].Header.Get("List-Unsubscribe"), "/unsubscribe/weekly."), desk.letters[0].Header)
 }
-
-func TestTheLastWholeWeek(t *testing.T) {
-	zone, err := time.LoadLocation("Australia/Lord_Howe")
-	require.NoError(t, err)
-	monday := time.Date(2026, 4, 6, 0, 0, 0, 0, zone)
-	for _, at := range []time.Time{monday, monday.Add(time.Nanosecond), monday.Add(50 * time.Hour), monday.AddDate(0, 0, 7).Add(-time.Nanosecond)} {
-		w := weekly.Before(at)
-		require.Equal(t, monday, w.To, at)
-		require.Equal(t, monday.AddDate(0, 0, -7), w.From, at)
-		require.Equal(t, "2026-W14", w.Name())
-	}
-}
