@@ -170,8 +170,13 @@ func (e *Exporter) Run(ctx context.Context) error {
 
 // Once publishes everything that is there, in as many cuts as it takes.
 func (e *Exporter) Once(ctx context.Context) (Summary, error) {
-	var summary Summary
 	defer e.progress.Done()
+	summary, err := e.once(ctx)
+	return summary, e.inWords(err)
+}
+
+func (e *Exporter) once(ctx context.Context) (Summary, error) {
+	var summary Summary
 	if err := e.load(ctx); err != nil {
 		return summary, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"syscall"
 	"time"
 
 	"spillway.dev/rollup/export/cut"
@@ -108,6 +109,14 @@ func (e *Exporter) overtaken(ctx context.Context, err error) error {
 	return err
 }
 
+// inWords adds the cure to an error that has one.
+func (e *Exporter) inWords(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: make room in %s and run it again; what was published stays", err, e.store)
+	}
+	return err
+}
+
 // attempt is the files of one attempt at a cut.
 type attempt struct {
 	manifest.Attempt
@@ -153,6 +162,8 @@ func (e *Exporter) readEvents(plan *cut.Plan) source.Query {
 		" PREWHERE " + plan.Add.Predicate() + " WHERE 1" + condition.SQL() + " ORDER BY date, profile_id, time" + once + ")"
 	return source.Query{SQL: sql, Settings: map[string]string{
 		"optimize_read_in_order": "1", // the table is stored in this order: a merge, not a sort
+		// Batches that wait beside a row group are most of the memory: they should be small beside it.
+		"max_block_size": "16384",
 	}}
 }
 

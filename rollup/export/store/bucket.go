@@ -6,12 +6,30 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go/logging"
 	"gocloud.dev/blob"
-	_ "gocloud.dev/blob/s3blob" // s3://
+	"gocloud.dev/blob/s3blob"
 	"gocloud.dev/gcerrors"
+)
+
+const (
+	// defaultSilence is how long an object store may take for the next bytes of a request or an answer.
+	defaultSilence = time.Minute
+	// tries is how often a request is sent that got no answer, or one that says that the server failed.
+	tries = 8
+	// pauses is how many of the longest pauses between tries make the time that a store may be silent.
+	pauses = 12
 )
 
 // Bucket is a store in an object store. Objects appear whole by nature, and CreateNew is a conditional PUT (If-None-Match: *),
@@ -21,15 +39,28 @@ type Bucket struct {
 	address string
 }
 
-// OpenBucket opens s3://bucket/prefix?options.
+// OpenBucket opens s3://bucket/prefix?options. Besides gocloud's options there is timeout, how long the store may be silent (default 1m):
+// then a request is given up and sent again, at most eight times in all, with pauses of up to a twelfth of it.
 func OpenBucket(ctx context.Context, u *url.URL) (*Bucket, error) {
 	if u.Host == "" {
 		return nil, fmt.Errorf("export to %q: write s3://BUCKET/PREFIX", u.Redacted())
 	}
 	prefix := strings.Trim(u.Path, "/")
-	open := *u
+	open, options := *u, u.Query()
 	open.Path = ""
+	silence := defaultSilence
+	if text := options.Get("timeout"); text != "" {
+		var err error
+		if silence, err = time.ParseDuration(text); err != nil || silence <= 0 {
+			return nil, fmt.Errorf("export to %s: timeout=%s: use a duration such as 30s", u.Redacted(), text)
+		}
+		options.Del("timeout")
+		open.RawQuery = options.Encode()
+	}
 	b, err := blob.OpenBucket(ctx, open.String())
+	if err == nil {
+		b, err = withPatience(ctx, b, open.Host, options, silence)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", u.Redacted(), err)
 	}
@@ -37,6 +68,57 @@ func OpenBucket(ctx context.Context, u *url.URL) (*Bucket, error) {
 		b = blob.PrefixedBucket(b, prefix+"/")
 	}
 	return &Bucket{bucket: b, address: "s3://" + u.Host + strings.TrimSuffix("/"+prefix, "/")}, nil
+}
+
+// withPatience opens a bucket again with a client of the same configuration that neither waits for ever nor gives up at once: the SDK's own
+// waits as long as the connection lives, and tries three times.
+func withPatience(ctx context.Context, b *blob.Bucket, name string, options url.Values, silence time.Duration) (*blob.Bucket, error) {
+	var client *s3.Client
+	if !b.As(&client) {
+		return nil, errors.New("BUG: an S3 bucket without an S3 client")
+	}
+	_ = b.Close()
+	dial := (&net.Dialer{Timeout: min(silence, 10*time.Second)}).DialContext
+	own := s3.New(client.Options(), func(o *s3.Options) {
+		o.HTTPClient = awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+			t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+				c, err := dial(ctx, network, address)
+				if err != nil {
+					return nil, err
+				}
+				return &impatient{c, silence}, nil
+			}
+		})
+		o.Retryer = retry.NewStandard(func(r *retry.StandardOptions) {
+			r.MaxAttempts, r.MaxBackoff = tries, silence/pauses
+			r.RateLimiter = ratelimit.None // the number of tries is bound enough
+		})
+		o.Logger = logging.Nop{} // what fails is an error, and who reads a whole export checks its own sums
+	})
+	return s3blob.OpenBucket(ctx, own, name, &s3blob.Options{
+		EncryptionType: types.ServerSideEncryption(options.Get("ssetype")), KMSEncryptionID: options.Get("kmskeyid"),
+		RequestChecksumCalculation: own.Options().RequestChecksumCalculation,
+	})
+}
+
+// impatient is a connection that breaks when nothing comes or goes for a while.
+type impatient struct {
+	net.Conn
+	silence time.Duration
+}
+
+func (c *impatient) Read(b []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(c.silence)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
+}
+
+func (c *impatient) Write(b []byte) (int, error) {
+	if err := c.SetDeadline(time.Now().Add(c.silence)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
 }
 
 // String is the bucket's address.
@@ -48,7 +130,8 @@ func (b *Bucket) Close() error { return b.bucket.Close() }
 // CheckExclusive makes a file twice: a store that does not know conditional writes overwrites it.
 func (b *Bucket) CheckExclusive(ctx context.Context) error {
 	probe := "probe-" + rand.Text()[:12]
-	if err := b.CreateNew(ctx, probe, []byte{}); err != nil {
+	// The name is random: if it is there already, an answer was lost and the request sent again.
+	if err := b.CreateNew(ctx, probe, []byte{}); err != nil && !errors.Is(err, ErrExists) {
 		return err
 	}
 	defer func() { _ = b.Remove(context.WithoutCancel(ctx), probe) }()
