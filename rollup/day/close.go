@@ -29,6 +29,8 @@ type Options struct {
 	CompareEvery time.Duration
 	// SliceEvents is how many events are computed in one statement, which bounds its memory; zero: 1 million.
 	SliceEvents uint64
+	// MaxValues is how many values of a column a closed day keeps of a profile; zero: 1000. The rest of them is kept as one value: Other.
+	MaxValues int
 	// OrphanAge is from what age on an abandoned staging table is dropped; zero: 6 h. Longer than it takes to close any day.
 	OrphanAge time.Duration
 	// Rest is how long a day that was closed is left alone though events came late; zero: 5 s. It is at least ten times as long as the
@@ -71,6 +73,9 @@ func NewCloser(t *table.Tables, pool *pgxpool.Pool, o Options, m *Metrics, log *
 	}
 	if o.SliceEvents == 0 {
 		o.SliceEvents = 1_000_000
+	}
+	if o.MaxValues == 0 {
+		o.MaxValues = 1000
 	}
 	if o.OrphanAge == 0 {
 		o.OrphanAge = 6 * time.Hour

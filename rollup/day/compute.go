@@ -18,7 +18,8 @@ func dimensions() []string {
 		"utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "reason"}
 }
 
-// panels are the queries whose rows make a closed day; %[1]s is the table of events, %[2]s what selects rows of the day.
+// panels are the queries whose rows make a closed day; %[1]s is the table of events, %[2]s what selects rows of the day. value gives the
+// expression for the value of a column.
 //
 //	dimension     rows                                                    events  visitors
 //	''            quarter hour × kind × class × link × surface            count   0
@@ -28,7 +29,7 @@ func dimensions() []string {
 //
 // The columns are those of days, in its order: profile_id, dimension, value, kind, class, link_id, surface, bucket, events, visitors,
 // behind the date.
-func panels() []string {
+func panels(value func(dimension string) string) []string {
 	const none = "'unknown', toDateTime(0, 'UTC')"
 	all := []string{
 		`SELECT date, profile_id, '', '', kind, class, link_id, surface, toStartOfFifteenMinutes(time), count(), 0 FROM %[1]s WHERE %[2]s
@@ -41,8 +42,8 @@ func panels() []string {
 			WHERE %[2]s AND kind = 'click' GROUP BY date, profile_id, kind, class, link_id`,
 	}
 	for _, d := range dimensions() {
-		all = append(all, `SELECT date, profile_id, '`+d+`', toString(`+d+`), kind, class, link_id, `+none+`, count(), uniqExact(visitor) FROM %[1]s
-			WHERE %[2]s GROUP BY date, profile_id, kind, class, link_id, `+d)
+		all = append(all, `SELECT date, profile_id, '`+d+`', `+value(d)+` AS v, kind, class, link_id, `+none+`, count(), uniqExact(visitor) FROM %[1]s
+			WHERE %[2]s GROUP BY date, profile_id, kind, class, link_id, v`)
 	}
 	return all
 }
@@ -74,9 +75,13 @@ func (c *Closer) compute(ctx context.Context, staging string, date table.Date) (
 		return 0, err
 	}
 	for _, slice := range slices {
-		queries := panels()
+		crowds, err := c.crowds(ctx, date, slice.busy)
+		if err != nil {
+			return 0, fmt.Errorf("compute %s: %w", date, err)
+		}
+		queries := panels(crowds.value)
 		for i, panel := range queries {
-			queries[i] = fmt.Sprintf(panel, c.tables.All("events"), "date = "+date.Literal()+" AND "+slice)
+			queries[i] = fmt.Sprintf(panel, c.tables.All("events"), "date = "+date.Literal()+" AND "+slice.where)
 		}
 		if err := c.tables.Exec(ctx, "INSERT INTO "+staging+" (date, profile_id, dimension, value, kind, class, link_id, surface, bucket, events, visitors) "+
 			strings.Join(queries, " UNION ALL ")); err != nil {
@@ -113,31 +118,40 @@ func (c *Closer) compute(ctx context.Context, staging string, date table.Date) (
 	return total[""], nil
 }
 
-// slices returns conditions that cut the day's profiles into parts of about as many events each.
-func (c *Closer) slices(ctx context.Context, date table.Date) ([]string, error) {
-	var bounds []uint64 // the first profile of each slice but the first
+// slice is a part of a day's profiles.
+type slice struct {
+	where string   // true for their rows
+	busy  []uint64 // those of them that have so many events that a column may have too many values
+}
+
+// slices cuts the day's profiles into parts of about as many events each.
+func (c *Closer) slices(ctx context.Context, date table.Date) ([]slice, error) {
+	parts := []slice{{}}
+	from := ""
 	var profile, n, sum uint64
 	err := c.tables.Each(ctx, "SELECT profile_id, count() AS n FROM "+c.tables.All("events")+" WHERE date = "+date.Literal()+
 		" GROUP BY profile_id ORDER BY profile_id", []any{&profile, &n}, func() error {
+		last := &parts[len(parts)-1]
 		if sum > 0 && sum+n > c.options.SliceEvents {
-			bounds, sum = append(bounds, profile), 0
+			last.where = strings.TrimPrefix(fmt.Sprintf("%s AND profile_id < %d", from, profile), " AND ")
+			from = fmt.Sprintf("profile_id >= %d", profile)
+			parts, sum = append(parts, slice{}), 0
+			last = &parts[len(parts)-1]
 		}
 		sum += n
+		if n > uint64(c.options.MaxValues) {
+			last.busy = append(last.busy, profile)
+		}
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cut %s into slices: %w", date, err)
 	}
-	conditions := make([]string, 0, len(bounds)+1)
-	from := ""
-	for _, b := range bounds {
-		conditions = append(conditions, strings.TrimPrefix(fmt.Sprintf("%s AND profile_id < %d", from, b), " AND "))
-		from = fmt.Sprintf("profile_id >= %d", b)
-	}
 	if from == "" {
 		from = "true"
 	}
-	return append(conditions, from), nil
+	parts[len(parts)-1].where = from
+	return parts, nil
 }
 
 // sweepStaging drops what rollups that died while they computed a day left behind.
