@@ -103,13 +103,6 @@ var devices = []rule{
 	{"Windows", "desktop", ""}, {"Macintosh", "desktop", ""}, {"CrOS", "desktop", ""}, {"Linux", "desktop", ""}, {"X11", "desktop", ""}, {"BSD", "desktop", ""},
 }
 
-// begins is how the agents of browsers begin; whatever begins otherwise is a program.
-var begins = []string{"Mozilla/", "Opera/", "BlackBerry", "Nokia", "SAMSUNG-", "SonyEricsson", "LG-", "MOT-", "UCWEB", "Instagram ", "TikTok ", "Snapchat/",
-	"Reddit/", "Pinterest for ", "Bluesky/", "Tumblr/", "Viber/", "Twitter"}
-
-// telltale are words by which programs that are in no list give themselves away, in lower case.
-var telltale = []string{"crawl", "spider", "scrap", "headless", "phantomjs", "selenium", "puppeteer", "playwright", "monitor", "http://", "https://", "+www", "@"}
-
 func match(rules []rule, agent string) (name, channel string) {
 	for i := range rules {
 		if strings.Contains(agent, rules[i].text) {
@@ -133,51 +126,4 @@ func (r *Rules) Agent(agent string) Agent {
 		a.Browser, _ = match(browsers, agent)
 	}
 	return a
-}
-
-func (r *Rules) class(agent string) (event.Class, string) {
-	if strings.TrimSpace(agent) == "" || agent == "-" {
-		return event.Class_CLASS_BOT, "no user agent"
-	}
-	if c := r.crawlers.find(agent); c != nil {
-		if c.preview {
-			return event.Class_CLASS_PREVIEW, c.name
-		}
-		return event.Class_CLASS_BOT, c.name
-	}
-	lower := strings.ToLower(agent)
-	if botWord(lower) {
-		return event.Class_CLASS_BOT, "calls itself a bot"
-	}
-	if strings.Contains(lower, "preview") || strings.Contains(lower, "unfurl") {
-		return event.Class_CLASS_PREVIEW, "calls itself a preview"
-	}
-	for _, t := range telltale {
-		if strings.Contains(lower, t) {
-			return event.Class_CLASS_BOT, "says " + t
-		}
-	}
-	for _, b := range begins {
-		if strings.HasPrefix(agent, b) {
-			return event.Class_CLASS_PERSON, ""
-		}
-	}
-	return event.Class_CLASS_BOT, "not a browser"
-}
-
-// botWord looks for "bot" at a word's end: "examplebot/1.0", "bot;". "Cubot" makes phones.
-func botWord(lower string) bool {
-	for from := 0; ; {
-		i := strings.Index(lower[from:], "bot")
-		if i < 0 {
-			return false
-		}
-		i += from
-		end := i + len("bot")
-		letter := end < len(lower) && lower[end] >= 'a' && lower[end] <= 'z'
-		if !letter && !strings.HasSuffix(lower[:i], "cu") {
-			return true
-		}
-		from = end
-	}
 }

@@ -19,14 +19,22 @@ const ordinary = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWe
 
 // notCrawlers are patterns of the list that also match what people use.
 var notCrawlers = map[string]bool{
-	"MetaIAB Facebook": true, // the in-app browser of Facebook on Android
-	`Bluesky\/`:        true, // apps whose in-app browsers name themselves
-	`Tumblr\/`:         true,
-	`Notion\/`:         true,
-	"Viber":            true,
-	"Goodreads":        true,
-	`Valve\/Steam`:     true,
-	`^Silk\/`:          true,
+	"MetaIAB Facebook":  true, // the in-app browser of Facebook on Android
+	`Bluesky\/`:         true, // apps whose in-app browsers name themselves
+	`Tumblr\/`:          true,
+	`Notion\/`:          true,
+	"Viber":             true,
+	"Goodreads":         true,
+	`Valve\/Steam`:      true,
+	`^Silk\/`:           true,
+	`AP3A\.240617\.008`: true, // the build of Android 15 on phones of many makers
+	"Sogou":             true, // its browser and its app; its crawlers call themselves spiders
+	"Sonic":             true, // names of phones, tablets and sites' own browsers
+	"Butterfly":         true,
+	"Fever":             true,
+	"Fluid":             true,
+	"Expanse":           true,
+	`008\/`:             true,
 }
 
 type crawler struct {

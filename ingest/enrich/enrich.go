@@ -3,8 +3,8 @@
 // remembered, everything else is read where it stands.
 //
 // What is known of crawlers and of those who fetch link previews comes from a maintained list, crawlers.json, which the script
-// "update" writes again; what is known of browsers, devices and sites is in this package's tables. In-app browsers (Instagram,
-// TikTok, Facebook …) are people.
+// "update" writes again; what programs say and browsers do not is in program.go, and what is known of browsers, devices and sites in
+// this package's tables. In-app browsers (Instagram, TikTok, Facebook …) are people.
 package enrich
 
 import "spillway.dev/schemas/event"

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -35,6 +36,40 @@ func TestEveryCrawlersOwnExampleIsNoPerson(t *testing.T) {
 	require.LessOrEqual(t, len(people), len(notCrawlers), people)
 }
 
+// agents reads a list of testdata: one agent a line, its sources in lines that begin with "#".
+func agents(t *testing.T, path string) []string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	var list []string
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSuffix(line, "\n"); line != "" && !strings.HasPrefix(line, "# ") {
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
+// Of programs at least 99 % are found, of people at most 0.1 % are lost.
+func TestProgramsAreFoundAndPeopleAreKept(t *testing.T) {
+	r := rules(t)
+	wrong := func(list []string, person bool) (found []string) {
+		for _, agent := range list {
+			if a := r.Agent(agent); (a.Class == event.Class_CLASS_PERSON) != person {
+				found = append(found, a.Reason+": "+agent)
+			}
+		}
+		return found
+	}
+	programs, people := agents(t, "testdata/programs.txt"), agents(t, "testdata/people.txt")
+	require.Greater(t, len(programs), 1500)
+	require.Greater(t, len(people), 1300)
+	missed, lost := wrong(programs, false), wrong(people, true)
+	t.Logf("found %.2f %% of %d programs, lost %.2f %% of %d people", 100-100*float64(len(missed))/float64(len(programs)), len(programs), 100*float64(len(lost))/float64(len(people)), len(people))
+	require.LessOrEqual(t, len(missed), len(programs)/100, missed)
+	require.LessOrEqual(t, len(lost), len(people)/1000, lost)
+}
+
 func TestAgents(t *testing.T) {
 	const ios = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
 	const android = "Mozilla/5.0 (Linux; Android 14; SM-S918B Build/UP1A; wv) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/125.0.6422.53 Mobile Safari/537.36 "
@@ -59,6 +94,14 @@ func TestAgents(t *testing.T) {
 		{"Mozilla/5.0 (iPad; CPU OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) CriOS/125.0 Mobile/15E148 Safari/604.1", person, "tablet", "Chrome", "iPadOS", ""},
 		{"Mozilla/5.0 (Linux; Android 12; SM-T870) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/25.0 Chrome/121.0.0.0 Safari/537.36", person, "tablet", "Samsung Internet", "Android", ""},
 		{"Opera/9.80 (J2ME/MIDP; Opera Mini/9.80 (S60; SymbOS; Opera Mobi/23.348/191.251; U; en) Presto/2.5.25 Version/10.54", person, "phone", "Opera", "", ""},
+		{"Mozilla/5.0 (Linux; Android 15; CPH2557 Build/AP3A.240617.008; wv) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/142.0.7444.142 Mobile Safari/537.36 Instagram 406.0.0.58.159 Android (35/15)", person, "phone", "Instagram", "Android", "social"},
+		{"Mozilla/5.0 (Linux; Android 7.0; M bot 54) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/78.0.3904.96 Mobile Safari/537.36", person, "phone", "Chrome", "Android", ""},
+		{"Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Mobile Safari/537.36 (Ecosia android@150.0.0.0)", person, "phone", "Chrome", "Android", ""},
+		{"Mozilla/5.0 (compatible; MSIE 10.0; Windows NT 6.2; Trident/6.0)", person, "desktop", "Internet Explorer", "Windows", ""},
+		{"Mozilla/5.0 (compatible; Unheard/1.0)", bot, "", "", "", ""},
+		{"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko; compatible; Unheard) Chrome/98.0.4758.102 Safari/537.36", bot, "desktop", "", "", ""},
+		{"Mozilla/5.0 (Linux; Android 13; Pixel 7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0 Mobile Safari/537.36 who@example.com", bot, "phone", "", "", ""},
+		{"Mozilla/5.0 Unheard", bot, "", "", "", ""},
 		{"facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)", preview, "", "", "", ""},
 		{"Twitterbot/1.0", preview, "", "", "", ""},
 		{"Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)", preview, "", "", "", ""},
