@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"spillway.dev/rollup/day"
 	"spillway.dev/rollup/table"
@@ -50,6 +51,44 @@ func (l Law) judge(agent string, was Judgement) Judgement {
 
 // Range is the dates that are looked at, both included: profiles' local dates, as creators see them.
 type Range struct{ Since, Until table.Date }
+
+// Dates reads a range: the last days up to today, unless a first or last date is given as 2006-01-02. Today includes tomorrow, which has
+// begun in the far east.
+func Dates(days int, since, until string, now time.Time) (Range, error) {
+	today := table.DateOf(now)
+	r := Range{Until: today + 1}
+	if until != "" {
+		d, err := parseDate(until)
+		if err != nil {
+			return Range{}, err
+		}
+		r.Until, today = d, d
+	}
+	switch {
+	case since != "":
+		d, err := parseDate(since)
+		if err != nil {
+			return Range{}, err
+		}
+		r.Since = d
+	case days < 1 || days > int(today):
+		return Range{}, fmt.Errorf("%d days: use 1 or more", days)
+	default:
+		r.Since = today - table.Date(days) + 1
+	}
+	if r.Since > r.Until {
+		return Range{}, fmt.Errorf("the range begins on %s, after its end on %s: turn them round", r.Since, r.Until)
+	}
+	return r, nil
+}
+
+func parseDate(s string) (table.Date, error) {
+	t, err := time.Parse(time.DateOnly, s)
+	if err != nil || t.Year() < 1970 || t.Year() > 2148 {
+		return 0, fmt.Errorf("date %q: write it as 2026-11-01", s)
+	}
+	return table.DateOf(t), nil
+}
 
 func (r Range) where() string {
 	return fmt.Sprintf("date BETWEEN %s AND %s", r.Since.Literal(), r.Until.Literal())

@@ -313,3 +313,28 @@ func TestNobodyClosesADayThatIsHeld(t *testing.T) {
 	w.follow()
 	w.agrees()
 }
+
+func TestDates(t *testing.T) {
+	now := time.Date(2026, 11, 21, 23, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		days         int
+		since, until string
+		want         string
+	}{
+		{1, "", "", "2026-11-21 2026-11-22"},
+		{7, "", "", "2026-11-15 2026-11-22"},
+		{7, "", "2026-11-10", "2026-11-04 2026-11-10"},
+		{7, "2026-11-01", "", "2026-11-01 2026-11-22"},
+		{7, "2026-11-01", "2026-11-01", "2026-11-01 2026-11-01"},
+		{0, "", "", "0 days: use 1 or more"},
+		{7, "2026-11-02", "2026-11-01", "the range begins on 2026-11-02, after its end"},
+		{7, "1.11.", "", `date "1.11.": write it as`},
+	} {
+		r, err := Dates(c.days, c.since, c.until, now)
+		if err != nil {
+			require.ErrorContains(t, err, c.want)
+			continue
+		}
+		require.Equal(t, c.want, r.Since.String()+" "+r.Until.String())
+	}
+}

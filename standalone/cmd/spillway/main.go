@@ -25,6 +25,7 @@ type commandLine struct {
 	ProfileAPI profileAPICommand `cmd:"" name:"profileapi" help:"The creators' service: API, insights, dashboard."`
 	Audit      auditCommand      `cmd:"" help:"Prove from the data alone that every answered view and click is counted once."`
 	Export     exportCommand     `cmd:"" help:"Write events and closed days as Parquet files, each event once."`
+	Rules      rulesCommands     `cmd:"" help:"Check a file of rules about who is a person, try it on the past, and apply it to the past."`
 	Replay     replayCommand     `cmd:"" help:"Send a web server's access log through the visitor's path and check that the numbers add up."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 	Engine     engineCommands    `cmd:"" hidden:"" help:"Run one embedded engine in the foreground."`

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+
+	"spillway.dev/ingest/enrich"
+	"spillway.dev/rollup"
+	"spillway.dev/rollup/verdict"
+	"spillway.dev/schemas/event"
+	"spillway.dev/schemas/rules"
+)
+
+// rulesCommands work with a file of the operator's rules (docs/counting.md).
+type rulesCommands struct {
+	Check rulesCheckCommand `cmd:"" help:"Say whether a rules file can be used."`
+	Try   rulesTryCommand   `cmd:"" help:"Show which profiles would lose or gain people if the past were judged by a rules file. Changes nothing."`
+	Apply rulesApplyCommand `cmd:"" help:"Judge the past by a rules file and close its days again. May be repeated."`
+}
+
+type rulesCheckCommand struct {
+	File string `arg:"" type:"existingfile" help:"The rules file."`
+}
+
+func (c *rulesCheckCommand) Run() error {
+	set, err := rules.Read(c.File)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Printf("%s: %d rules, %s\n", c.File, len(set.Rules()), set.Hash())
+	return err
+}
+
+// pastFlags say which part of the past is looked at.
+type pastFlags struct {
+	File  string `arg:"" type:"existingfile" help:"The rules file."`
+	Days  int    `default:"7" help:"How many days are looked at, today included."`
+	Since string `placeholder:"DATE" help:"First date, as 2026-11-01, in the place of --days."`
+	Until string `placeholder:"DATE" help:"Last date. Default: today."`
+}
+
+// law is how the past is judged by the file.
+func (f pastFlags) law() (verdict.Law, error) {
+	set, err := rules.Read(f.File)
+	if err != nil {
+		return verdict.Law{}, err
+	}
+	built, err := enrich.NewRules()
+	if err != nil {
+		return verdict.Law{}, err
+	}
+	return verdict.Law{Rules: set, Version: enrich.Version, BuiltIn: func(agent string) verdict.Judgement {
+		a := built.Agent(agent)
+		name := map[event.Class]string{event.Class_CLASS_PERSON: "person", event.Class_CLASS_BOT: "bot", event.Class_CLASS_PREVIEW: "preview"}[a.Class]
+		return verdict.Judgement{Class: name, Reason: a.Reason}
+	}}, nil
+}
+
+func (f pastFlags) dates() (verdict.Range, error) {
+	return verdict.Dates(f.Days, f.Since, f.Until, time.Now())
+}
+
+type rulesTryCommand struct {
+	toolFlags
+	pastFlags
+	Limit int  `default:"30" help:"Most profiles that are shown."`
+	JSON  bool `name:"json" help:"Write one JSON object instead of tables."`
+}
+
+func (c *rulesTryCommand) Run(ctx context.Context) error {
+	law, err := c.law()
+	if err != nil {
+		return err
+	}
+	dates, err := c.dates()
+	if err != nil {
+		return err
+	}
+	_, where, err := c.open()
+	if err != nil {
+		return err
+	}
+	trial, err := rollup.TryRules(ctx, where, law, dates, c.Limit)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return trial.WriteJSON(os.Stdout)
+	}
+	return trial.WriteTable(os.Stdout)
+}
+
+type rulesApplyCommand struct {
+	toolFlags
+	pastFlags
+	JSON bool `name:"json" help:"Write one JSON object instead of a sentence."`
+}
+
+func (c *rulesApplyCommand) Run(ctx context.Context) error {
+	law, err := c.law()
+	if err != nil {
+		return err
+	}
+	dates, err := c.dates()
+	if err != nil {
+		return err
+	}
+	log, where, err := c.open()
+	if err != nil {
+		return err
+	}
+	done, err := rollup.ApplyRules(ctx, where, law, dates, log)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return json.NewEncoder(os.Stdout).Encode(done)
+	}
+	fmt.Printf("%d events were judged anew, on %d days; %d closed days were closed again. Lifetime numbers follow within seconds.\n", done.Events, len(done.Days), len(done.Again))
+	if done.Left > 0 {
+		fmt.Printf("%d events came meanwhile and are still judged as before: set SPILLWAY_RULES for the redirectors, too, and repeat this.\n", done.Left)
+	}
+	return nil
+}
