@@ -38,6 +38,7 @@ type numbers struct {
 	Feed     []visit
 	Notes    []note
 	News     []note // alerts of the last days
+	State    int64  // names what is shown, for the event stream
 	Query    string // of the page, to ask for the same again
 	Missing  []string
 	LeftOut  string // address of the page of what was left out; empty: the reader may not see single visits
@@ -129,7 +130,7 @@ func (d *Dashboard) readNumbers(ctx context.Context, v viewer, q request) (*numb
 	if err != nil {
 		return nil, err
 	}
-	n := &numbers{viewer: v, Span: span(r.From, r.To), Zone: v.Timezone, Query: q.values.Encode(), HeldBack: len(r.Lifetime.Completeness.HeldBack)}
+	n := &numbers{viewer: v, State: r.Lifetime.State, Span: span(r.From, r.To), Zone: v.Timezone, Query: q.values.Encode(), HeldBack: len(r.Lifetime.Completeness.HeldBack)}
 	n.Empty = len(r.Lifetime.ByClass) == 0
 	n.choices(q)
 	if through := r.Lifetime.Completeness.Through; through != nil {

@@ -2,6 +2,7 @@ package dashboard_test
 
 import (
 	"compress/gzip"
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -43,6 +44,10 @@ func house(t *testing.T, origin string) (*httptest.Server, *pgxpool.Pool) {
 	silent := slog.New(slog.NewTextHandler(io.Discard, nil))
 	hub, err := live.NewHub(pool, reader, live.Options{}, silent, prometheus.NewRegistry())
 	require.NoError(t, err)
+	running, stop := context.WithCancel(context.Background())
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); hub.Run(running) }()
+	t.Cleanup(func() { stop(); <-stopped })
 	d, err := dashboard.New(dashboard.Options{Public: "http://127.0.0.1:1", Origin: origin, SignUp: true, Pool: pool, Accounts: account.NewStore(pool),
 		Profiles: profile.NewStore(pool, profile.NewRules(nil, nil)), Reader: reader, Hub: hub, Mail: true, Log: silent})
 	require.NoError(t, err)

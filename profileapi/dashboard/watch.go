@@ -26,9 +26,12 @@ func (d *Dashboard) watch(w http.ResponseWriter, r *http.Request, v viewer) erro
 	control := http.NewResponseController(w)
 	beat := time.NewTicker(15 * time.Second)
 	defer beat.Stop()
-	last := r.Header.Get("Last-Event-ID")
-	through := ""
-	var newest string
+	// Of a connection that was lost, the numbers may have been fetched or not: they are fetched again.
+	seen := ""
+	if r.Header.Get("Last-Event-ID") == "" {
+		seen = r.URL.Query().Get("seen")
+	}
+	last, through := "", ""
 	for first := true; ; first = false {
 		message := ": here\n\n"
 		if first {
@@ -42,10 +45,11 @@ func (d *Dashboard) watch(w http.ResponseWriter, r *http.Request, v viewer) erro
 					id += "." + state.Events[0].Name()
 				}
 				message = ""
-				if id != last || newest != id {
+				// A page that was just made shows the numbers of the first state already, and what happened before they were counted.
+				if id != last && fmt.Sprint(state.ID) != seen {
 					message = "event: changed\nid: " + id + "\ndata: {}\n\n"
 				}
-				last, newest = id, id
+				last = id
 				if state.Through != nil {
 					if text := throughText(*state.Through, time.Now().In(location)); text != through {
 						through = text

@@ -91,6 +91,8 @@ type Lifetime struct {
 	ByClass      map[Class]Counts // every class that has numbers
 	Links        []LinkClicks     // most clicked first; deleted ones while they have clicks, so that they add up
 	Completeness Completeness
+	// State names what was read, as live.State's ID does: a time in microseconds that grows with each change.
+	State int64
 }
 
 // ErrNotFound means that there is no such profile.
@@ -123,6 +125,15 @@ func ReadLifetime(ctx context.Context, pool *pgxpool.Pool, profile int64, classe
 			WHERE l.id IS NOT NULL AND l.deleted_at IS NULL OR c.clicks > 0
 			ORDER BY 7 DESC, l.position, 1`, profile, classes).Query(func(rows pgx.Rows) (err error) {
 			life.Links, err = pgx.CollectRows(rows, pgx.RowToStructByPos[LinkClicks])
+			return err
+		})
+		batch.Queue(`SELECT greatest((SELECT max(as_of) FROM profile_counters WHERE profile_id = $1), (SELECT max(as_of) FROM link_counters WHERE profile_id = $1))`,
+			profile).QueryRow(func(row pgx.Row) error {
+			var as *time.Time
+			err := row.Scan(&as)
+			if as != nil {
+				life.State = as.UnixMicro()
+			}
 			return err
 		})
 		batch.Queue(readCompleteness).QueryRow(life.Completeness.scan)

@@ -157,7 +157,7 @@
   if (base && numbers && window.EventSource) {
     let source = null;
     const watch = () => {
-      source = new EventSource(base + "/live");
+      source = new EventSource(base + "/live?seen=" + (numbers.querySelector("[data-state]")?.dataset.state ?? ""));
       source.addEventListener("changed", refresh);
       source.addEventListener("through", (event) => {
         const place = numbers.querySelector("[data-through]");
