@@ -22,6 +22,8 @@ const (
 	ReasonXPurpose   = "header: X-Purpose"
 	ReasonXMoz       = "header: X-Moz"
 	ReasonOwner      = "cookie: owner"
+	// ReasonCanary is given where the request is not looked at but what it asks for: a link that no person can see.
+	ReasonCanary = "scanner: canary"
 )
 
 // Request is what the rules look at.

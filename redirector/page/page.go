@@ -56,6 +56,8 @@ type Page struct {
 	Gzip []byte // HTML, compressed
 	// ETag and GzipETag name HTML and Gzip: strong, in their quotes, the same on every redirector.
 	ETag, GzipETag string
+	// Canary is the code of the page's canary (Canary); empty where there is none.
+	Canary string
 	// Policy is the Content-Security-Policy that allows just what the page contains.
 	Policy string
 }
@@ -138,6 +140,7 @@ func (r *Renderer) Profile(p Profile) (*Page, error) {
 		Handle, Title, Bio, Description, Canonical, Theme, Initial, Beacon string
 		Hue                                                                uint32
 		Links                                                              []link
+		Canary                                                             string
 		Style                                                              template.CSS
 		Script                                                             template.JS
 	}{
@@ -164,7 +167,17 @@ func (r *Renderer) Profile(p Profile) (*Page, error) {
 		}
 		data.Links = append(data.Links, link{address, l.Title})
 	}
-	return finish(r.profile, data, r.policy)
+	if len(p.Links) == 0 {
+		return finish(r.profile, data, r.policy)
+	}
+	code := Canary(p.Handle)
+	data.Canary = "/l/" + code + version
+	rendered, err := finish(r.profile, data, r.policy)
+	if err != nil {
+		return nil, err
+	}
+	rendered.Canary = code
+	return rendered, nil
 }
 
 // Notice is a page that says one thing.

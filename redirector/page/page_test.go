@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,7 +67,14 @@ func TestProfile(t *testing.T) {
 	require.Empty(t, found["script"], "no JavaScript")
 	require.Len(t, found["h1"], 1)
 	require.Len(t, found["main"], 1)
-	require.Len(t, found["a"], 20)
+	require.Len(t, found["a"], 21)
+	canary := found["a"][20]
+	require.Equal(t, "/l/"+page.Canary+"?sw_page=7", attribute(canary, "href"), "as any other link")
+	require.Len(t, page.Canary, len("k3Vx000"))
+	for name, value := range map[string]string{"rel": "nofollow", "aria-hidden": "true", "tabindex": "-1"} {
+		require.Equal(t, value, attribute(canary, name), name)
+	}
+	require.True(t, slices.ContainsFunc(canary.Attr, func(a html.Attribute) bool { return a.Key == "hidden" }), "nobody sees it")
 	require.Equal(t, "/l/k3Vx000?sw_page=7", attribute(found["a"][0], "href"))
 	m := metas(found)
 	require.Equal(t, "Ceramics from a small studio by the sea. New pieces each Friday.", m["description"])
@@ -131,7 +139,7 @@ func TestWhatACreatorWritesIsOnlyText(t *testing.T) {
 				}
 			}
 			require.Len(t, found["style"], 1)
-			require.Len(t, found["a"], 1)
+			require.Len(t, found["a"], 2, "the link and the canary")
 			require.Len(t, found["h1"], 1)
 			require.Empty(t, found["textarea"])
 		}

@@ -37,6 +37,8 @@ type visit struct {
 	query  []byte     // as sent
 	marks  target.Marks
 	header header
+	// trapped says that it asked for a canary.
+	trapped bool
 	// headers are all of the request's header, for the operator's rules.
 	headers rules.Headers
 
@@ -93,6 +95,7 @@ func (h *Handler) release(v *visit) {
 	clear(v.header.forwarded)
 	v.header = header{forwarded: v.header.forwarded[:0]}
 	v.remote, v.headers, v.host, v.query, v.marks = netip.Addr{}, nil, nil, nil, target.Marks{}
+	v.trapped = false
 	clear(v.lines.found)
 	v.lines = lines{found: v.lines.found[:0]}
 	if cap(v.buffer) > 64<<10 {
@@ -118,6 +121,9 @@ func (h *Handler) record(v *visit, zone *time.Location, owned, head bool, now ti
 		set = h.Rules.Rules()
 	}
 	e.Class, e.Reason = class.ByRules(set, from.class, rules.Visit{UserAgent: e.UserAgent, Address: client, Headers: v.headers})
+	if v.trapped && e.Class == event.Class_CLASS_PERSON && e.Reason == "" {
+		e.Class, e.Reason = event.Class_CLASS_SCANNER, class.ReasonCanary
+	}
 	e.RulesVersion = set.Version(class.RulesVersion)
 	e.Visitor, v.buffer = h.Visitors.ID(e.Date, e.ProfileId, client, from.agent, v.buffer)
 	e.Country = ""

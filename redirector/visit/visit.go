@@ -1,7 +1,8 @@
 // Package visit answers visitors: a click with a redirect, a view with a profile's page, everything else with a short notice.
 //
 // Each answer that counts appends one event to the journal first, and waits for nothing but the journal's short lock. A redirect
-// of a known link allocates nothing.
+// of a known link allocates nothing. Nearly all requests are one plain click, which is answered where its bytes arrive (connection.go, lane.go);
+// what is anything else, fasthttp reads and hands to Handle.
 //
 // Addresses:
 //
@@ -92,6 +93,7 @@ type Handler struct {
 	visits        sync.Pool // of *visit
 	countryHeader []byte
 	date          date
+	canaries      canaries
 }
 
 // NewHandler returns a handler.
@@ -177,6 +179,9 @@ func (h *Handler) click(ctx *fasthttp.RequestCtx, code []byte, scanned, head boo
 	h.read(ctx, v)
 	link, err := h.Names.Link(h.Names.Domain(v.host), code)
 	if err != nil {
+		if trap, ok := h.canaries.find(code); ok && errors.Is(err, directory.ErrUnknown) {
+			return h.trapped(ctx, v, trap, head, now)
+		}
 		h.notices.missing(ctx, err, h.notices.noLink)
 		return kindRedirect
 	}
@@ -233,6 +238,7 @@ func (h *Handler) page(ctx *fasthttp.RequestCtx, handle []byte, head bool, now t
 		// Shared caches may keep it for a minute; its beacon counts.
 		cache = "public, max-age=0, s-maxage=60"
 	}
+	h.canaries.shown(shown, handle, profile)
 	ctx.Response.Header.Set("Cache-Control", cache)
 	ctx.Response.Header.Set("Referrer-Policy", "strict-origin-when-cross-origin")
 	writePage(ctx, shown, fasthttp.StatusOK)
