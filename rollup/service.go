@@ -19,6 +19,7 @@ import (
 	"spillway.dev/rollup/counters"
 	"spillway.dev/rollup/day"
 	"spillway.dev/rollup/retention"
+	"spillway.dev/rollup/scanner"
 	"spillway.dev/rollup/table"
 	"spillway.dev/schemas/postgres"
 	"spillway.dev/service/admin"
@@ -33,6 +34,7 @@ type Config struct {
 	Sweep     time.Duration `name:"rollup-sweep-every" env:"SPILLWAY_ROLLUP_SWEEP_EVERY" default:"5m" help:"How often the counters of all profiles with events in open days are computed, hints or not."`
 	Silent    time.Duration `name:"rollup-silent-after" env:"SPILLWAY_ROLLUP_SILENT_AFTER" default:"15m" help:"How long a redirector may say nothing, while others do, until complete_through no longer waits for it."`
 	Lost      time.Duration `name:"rollup-lost-after" env:"SPILLWAY_ROLLUP_LOST_AFTER" default:"192h" help:"How long complete_through waits for events that are missing. Longer than Kafka keeps its records."`
+	Scanners  time.Duration `name:"rollup-scanners-every" env:"SPILLWAY_ROLLUP_SCANNERS_EVERY" default:"30s" help:"How often is looked for visitors that are programs by what they do. 0: never."`
 	Retention int           `name:"retention-days" env:"SPILLWAY_RETENTION_DAYS" default:"400" help:"Days for which raw events are kept; whole months are dropped. Closed days are kept for ever. 0: keep all."`
 }
 
@@ -47,6 +49,9 @@ func (c Config) check() error {
 		if d.value <= 0 {
 			return fmt.Errorf("%s is %s: use a time above zero, such as 1s or 5m", d.variable, d.value)
 		}
+	}
+	if c.Scanners < 0 {
+		return fmt.Errorf("SPILLWAY_ROLLUP_SCANNERS_EVERY is %s: use a time such as 30s, or 0 for never", c.Scanners)
 	}
 	if c.Grace < 0 {
 		return fmt.Errorf("SPILLWAY_ROLLUP_CLOSE_AFTER is %s: use zero or more", c.Grace)
@@ -69,6 +74,7 @@ type Service struct {
 	updater  *counters.Updater
 	complete *completeness.Watch
 	expiry   *retention.Expiry
+	scanners *scanner.Watch // nil: they are not looked for
 	metrics  *metrics
 	judged   []judged // what was computed and is not yet told, the oldest first
 }
@@ -126,6 +132,13 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 	if config.Retention > 0 {
 		s.expiry = retention.NewExpiry(s.tables, s.pool, s.closer, retention.Options{Days: config.Retention}, log)
 	}
+	if config.Scanners > 0 {
+		scannerMetrics, err := scanner.NewMetrics(registry)
+		if err != nil {
+			return nil, err
+		}
+		s.scanners = scanner.NewWatch(s.tables, s.pool, scanner.Options{Every: config.Scanners}, scannerMetrics, log)
+	}
 	health.Add("postgres", s.pool.Ping)
 	health.Add("clickhouse", s.columnar.Ping)
 	return s, nil
@@ -148,6 +161,9 @@ func (s *Service) Run(ctx context.Context) error {
 	jobs := []func(context.Context) error{s.count, s.closer.Run}
 	if s.expiry != nil {
 		jobs = append(jobs, s.expiry.Run)
+	}
+	if s.scanners != nil {
+		jobs = append(jobs, s.scanners.Run)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -12,6 +12,7 @@ package verdict
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -36,7 +37,7 @@ type change struct {
 	where string
 	// class and reason are expressions over an event's columns.
 	class, reason string
-	version       uint32
+	version       string // so is this
 }
 
 // Changer changes events.
@@ -72,12 +73,42 @@ func (c *Changer) apply(ctx context.Context, x change) (again []table.Date, err 
 		return nil, err
 	}
 	// Waits until every part of every replica is written anew. Constraints are checked when rows are inserted, not here: the fence stays.
-	statement := fmt.Sprintf("ALTER TABLE %s %s UPDATE class = %s, reason = %s, rules_version = %d IN PARTITION %d WHERE date IN (%s) AND (%s)",
+	statement := fmt.Sprintf("ALTER TABLE %s %s UPDATE class = %s, reason = %s, rules_version = %s IN PARTITION %d WHERE date IN (%s) AND (%s)",
 		c.tables.Local("events"), c.tables.OnCluster(), x.class, x.reason, x.version, x.month, table.Dates(x.dates), x.where)
 	if err := c.tables.With("mutations_sync", 2).Exec(ctx, statement); err != nil {
 		return again, fmt.Errorf("judge events anew: %w", err)
 	}
 	return again, c.step("release")
+}
+
+// Change judges the events of some dates for which a condition holds, and returns how many there were. It tells rollup of their profiles,
+// and marks what of the dates is closed to be closed again. version is an expression for rules_version. It may be repeated.
+func (c *Changer) Change(ctx context.Context, dates []table.Date, where string, is Judgement, version string) (events uint64, err error) {
+	for _, month := range byMonth(dates) {
+		in := "date IN (" + table.Dates(month) + ") AND (" + where + ")"
+		profiles := map[uint64]bool{}
+		touched := map[table.Date]bool{}
+		var profile, n uint64
+		var date uint16
+		if err := c.tables.Each(ctx, "SELECT profile_id, toUInt16(date) AS d, count() FROM "+c.tables.All("events")+" WHERE "+in+" GROUP BY profile_id, d", []any{&profile, &date, &n}, func() error {
+			profiles[profile], touched[table.Date(date)] = true, true
+			events += n
+			return nil
+		}); err != nil {
+			return 0, fmt.Errorf("count what is judged anew: %w", err)
+		}
+		if len(touched) == 0 {
+			continue
+		}
+		x := change{month: monthOf(month[0]), dates: sortedDates(touched), where: where, class: quote(is.Class), reason: quote(is.Reason), version: version}
+		if _, err := c.apply(ctx, x); err != nil {
+			return 0, err
+		}
+		if err := c.hint(ctx, x.dates, "profile_id IN ("+table.Numbers(slices.Collect(maps.Keys(profiles)))+")"); err != nil {
+			return 0, err
+		}
+	}
+	return events, nil
 }
 
 // mostHints is how many profiles' days are told of. Beyond, the counters follow the sweeps.

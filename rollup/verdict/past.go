@@ -247,7 +247,7 @@ func (c *Changer) applyMonth(ctx context.Context, l Law, dates []table.Date, onl
 		return events, nil
 	}
 	for _, batch := range batches(differ) {
-		x := change{month: monthOf(dates[0]), where: among(batch), version: l.Rules.Version(l.Version)}
+		x := change{month: monthOf(dates[0]), where: among(batch), version: fmt.Sprint(l.Rules.Version(l.Version))}
 		x.class, x.reason = expressions(batch)
 		var date uint16
 		if err := c.tables.Each(ctx, "SELECT DISTINCT toUInt16(date) FROM "+c.tables.All("events")+" WHERE "+in+" AND "+x.where, []any{&date}, func() error {
