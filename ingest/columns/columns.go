@@ -44,11 +44,11 @@ type Block struct {
 	rulesVersions, layouts             proto.ColUInt32
 	suspects                           proto.ColUInt8
 	profiles, links, visitors          proto.ColUInt64
-	referrers                          proto.ColStr
 
 	reason, place, variant, host           *dictionary
 	country, language, device, browser, os *dictionary
-	userAgent, referrerHost, channel       *dictionary
+	userAgent, referrer                    *dictionary
+	referrerHost, channel                  *dictionary
 	utmSource, utmMedium, utmCampaign      *dictionary
 	utmTerm, utmContent                    *dictionary
 	dictionaries                           []*dictionary
@@ -96,7 +96,7 @@ func New(cache *enrich.Cache) *Block {
 		word("browser", &b.browser),
 		word("os", &b.os),
 		word("user_agent", &b.userAgent),
-		{Name: "referrer", Data: &b.referrers},
+		word("referrer", &b.referrer),
 		word("referrer_host", &b.referrerHost),
 		word("channel", &b.channel),
 		word("utm_source", &b.utmSource),
@@ -206,7 +206,7 @@ func (b *Block) append(stream, sequence, offset uint64, f *fields) {
 	b.browser.appendString(agent.Browser)
 	b.os.appendString(agent.System)
 	b.userAgent.append(userAgent)
-	b.referrers.AppendBytes(referrer)
+	b.referrer.append(referrer)
 	b.referrerHost.append(referrerHost[:min(len(referrerHost), maxHost)])
 	b.channel.appendString(enrich.Channel(referrerHost, host, agent, &b.campaign))
 	b.utmSource.append(safe(b.campaign.Source, maxCampaign, &b.scratch))
@@ -243,11 +243,6 @@ func (b *Block) truncate(rows int) {
 	b.kinds, b.classes, b.surfaces = b.kinds[:rows], b.classes[:rows], b.surfaces[:rows]
 	b.rulesVersions, b.layouts, b.suspects = b.rulesVersions[:rows], b.layouts[:rows], b.suspects[:rows]
 	b.profiles, b.links, b.visitors = b.profiles[:rows], b.links[:rows], b.visitors[:rows]
-	end := 0
-	if rows > 0 {
-		end = b.referrers.Pos[rows-1].End
-	}
-	b.referrers.Buf, b.referrers.Pos = b.referrers.Buf[:end], b.referrers.Pos[:rows]
 	for _, d := range b.dictionaries {
 		d.truncate(rows)
 	}
