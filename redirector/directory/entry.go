@@ -17,7 +17,7 @@ type Link struct {
 	Target    *target.Target
 	Zone      *time.Location // of the profile: says which date it is there
 
-	row linkRow
+	record string // as the snapshot keeps it
 }
 
 // Profile is what a profile's page needs. It is not changed any more.
@@ -79,12 +79,12 @@ type value struct {
 
 // cost is about how many bytes a value takes, its page included.
 func (v *value) cost() int64 {
-	const link, profile, line = 640, 12 << 10, 480 // measured; a profile's page is there twice, once compressed
+	const link, profile, line = 400, 12 << 10, 480 // measured; a profile's page is there twice, once compressed
 	switch {
 	case v == nil:
 		return 128
 	case v.link != nil:
-		return int64(link + 3*len(v.link.row.url))
+		return int64(link + 2*len(v.link.record))
 	default:
 		return int64(profile + 4*len(v.profile.row.shown.Bio) + line*len(v.profile.row.shown.Links))
 	}
@@ -135,7 +135,7 @@ func (z *zones) zone(name string, log *slog.Logger) *time.Location {
 }
 
 func (d *Directory) newLink(r linkRow) *Link {
-	l := &Link{ID: r.id, ProfileID: r.profile, Zone: d.zones.zone(r.zone, d.log), row: r}
+	l := &Link{ID: r.id, ProfileID: r.profile, Zone: d.zones.zone(r.zone, d.log), record: string(appendLink(nil, r))}
 	mode, err := target.ParseMode(r.mode)
 	if err == nil {
 		l.Target, err = target.Prepare(target.Settings{URL: r.url, Mode: mode, UTM: target.UTM{

@@ -12,11 +12,15 @@ import (
 // maxLinks is how many links a page shows at most.
 const maxLinks = 1000
 
+// selectLinks finds each name by the unique index, one after the other. As a plain join PostgreSQL may begin with a profile and all of its links instead, while it
+// has not yet counted what a restore or a large import brought: minutes, in which no visitor of an unseen link is answered.
+// selectLinks looks each name up by itself. A plain join leaves it to the planner, which, with few profiles and many links, has gone through all links of
+// the profiles for each question; LIMIT keeps it from doing so. There is one link of a name.
 const selectLinks = `
 SELECT l.id, l.profile_id, l.host, l.code, l.url, l.query_mode,
        l.utm_source, l.utm_medium, l.utm_campaign, l.utm_term, l.utm_content, p.timezone
 FROM unnest($1::text[], $2::text[]) AS asked(host, code)
-JOIN links l ON l.host = asked.host AND l.code = asked.code
+CROSS JOIN LATERAL (SELECT * FROM links WHERE links.host = asked.host AND links.code = asked.code LIMIT 1) AS l
 JOIN profiles p ON p.id = l.profile_id
 WHERE l.deleted_at IS NULL AND p.deleted_at IS NULL`
 

@@ -100,17 +100,22 @@ func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
+// appendLink appends a link's record.
+func appendLink(b []byte, r linkRow) []byte {
+	b = append(b, byte(kindLink))
+	b = binary.AppendUvarint(b, r.id)
+	b = binary.AppendUvarint(b, r.profile)
+	for _, s := range [...]string{r.host, r.code, r.url, r.mode, r.utm[0], r.utm[1], r.utm[2], r.utm[3], r.utm[4], r.zone} {
+		b = appendText(b, s)
+	}
+	return b
+}
+
 func appendValue(b []byte, v *value) []byte {
 	switch {
 	case v == nil: // what does not exist any more is not worth keeping
 	case v.link != nil:
-		r := v.link.row
-		b = append(b, byte(kindLink))
-		b = binary.AppendUvarint(b, r.id)
-		b = binary.AppendUvarint(b, r.profile)
-		for _, s := range [...]string{r.host, r.code, r.url, r.mode, r.utm[0], r.utm[1], r.utm[2], r.utm[3], r.utm[4], r.zone} {
-			b = appendText(b, s)
-		}
+		b = append(b, v.link.record...)
 	case v.profile != nil:
 		r := v.profile.row
 		b = append(b, byte(kindProfile))

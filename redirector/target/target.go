@@ -57,10 +57,16 @@ type Settings struct {
 // MaxURL is the greatest length of a target, in bytes.
 const MaxURL = 8 << 10
 
-// Target is prepared once and then asked by every visitor. It is not changed any more and may be used by many at once.
+// Target is prepared once and then asked by every visitor. It is not changed any more and may be used by many at once. There may be millions:
+// what only a visitor's query string needs is kept only where it counts.
 type Target struct {
+	plain []byte // what a visitor without a query string gets
+	merge *merge // nil: the visitor's query string is dropped
+}
+
+// merge puts a visitor's query string into a target.
+type merge struct {
 	mode      Mode
-	plain     []byte // what a visitor without a query string gets
 	base      []byte // plain without its fragment
 	fragment  []byte // with its "#"; empty when there is none
 	separator string // what stands between base and one more parameter
@@ -89,7 +95,7 @@ func Prepare(s Settings) (*Target, error) {
 		own[p.name] = p.value != ""
 	}
 
-	t := &Target{mode: s.Mode, names: map[string]int{}}
+	t := &merge{mode: s.Mode, names: map[string]int{}}
 	t.base = appendSafe(append(t.base, origin...), path)
 	if hasQuery {
 		t.base = append(t.base, '?')
@@ -124,8 +130,12 @@ func Prepare(s Settings) (*Target, error) {
 	if hasFragment {
 		t.fragment = appendSafe([]byte{'#'}, fragment)
 	}
-	t.plain = append(append(make([]byte, 0, len(t.base)+len(t.fragment)), t.base...), t.fragment...)
-	return t, nil
+	plain := append(append(make([]byte, 0, len(t.base)+len(t.fragment)), t.base...), t.fragment...)
+	if s.Mode == Off {
+		return &Target{plain: plain}, nil
+	}
+	t.base, t.fragment = plain[:len(t.base):len(t.base)], plain[len(t.base):]
+	return &Target{plain: plain, merge: t}, nil
 }
 
 // split checks scheme and host and returns them apart from the rest.
@@ -193,7 +203,7 @@ func cutLast(s, separator string) (before, after string, found bool) {
 }
 
 // remember gives every name of the base a number. Empty segments have no name.
-func (t *Target) remember(name, segment string) {
+func (t *merge) remember(name, segment string) {
 	if segment == "" {
 		return
 	}
@@ -202,7 +212,7 @@ func (t *Target) remember(name, segment string) {
 	}
 }
 
-func (t *Target) separate() {
+func (t *merge) separate() {
 	switch last := t.base[len(t.base)-1]; {
 	case t.query == len(t.base) && last != '?':
 		t.separator = "?"
@@ -222,9 +232,13 @@ type numbers [MaxURL/2/64 + 1]uint64
 // Append appends the address for a visitor who came with a query string (without its "?", as sent). Parameters that are Spillway's
 // own (see Marks) are left out. Nothing is allocated but what dst needs to grow.
 func (t *Target) Append(dst, query []byte) []byte {
-	if t.mode == Off || len(query) == 0 {
+	if t.merge == nil || len(query) == 0 {
 		return append(dst, t.plain...)
 	}
+	return t.merge.append(dst, query)
+}
+
+func (t *merge) append(dst, query []byte) []byte {
 	var scratch [64]byte
 	var replaced numbers
 	collides := false
