@@ -223,7 +223,7 @@ func (v *visitors) compare(ctx context.Context, name string, requests [][]byte, 
 		v.before = recording("before", v.previous)
 		sides = append(sides, v.before)
 	}
-	o := pump.Options{Requests: requests, Wanted: wanted, Duration: pick(v.bench, 4*time.Second, time.Second), Processor: others}
+	o := pump.Options{Requests: requests, Wanted: wanted, Duration: pick(v.bench, 3*time.Second, time.Second), Processor: others}
 	for i := range pick(v.bench, 7, 3) {
 		said := ""
 		for turn := range sides {
