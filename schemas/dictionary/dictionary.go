@@ -143,9 +143,9 @@ func Events() Table {
 		Columns: []Column{
 			{Name: "stream", Type: Text, Expression: hexadecimal("stream"), About: "One start of one redirector: a random 64-bit id (exported as 16 hexadecimal digits)."},
 			{Name: "partition", Type: Int32, Expression: "toInt32(partition)", About: "The Kafka partition that the event went through."},
-			{Name: "sequence", Type: Int64, Expression: "toInt64(sequence)", About: "The event's number within its stream and partition, from 1, without gaps."},
+			{Name: "sequence", Type: Int64, Expression: "toInt64(sequence)", Distinct: true, About: "The event's number within its stream and partition, from 1, without gaps."},
 			{Name: "offset", Type: Int64, Expression: "toInt64(offset)", About: "The offset of the event's batch in Kafka. Nothing is decided by it."},
-			{Name: "time", Type: Timestamp, About: "When the visitor was answered."},
+			{Name: "time", Type: Timestamp, Distinct: true, About: "When the visitor was answered."},
 			{Name: "date", Type: Date, About: "The profile's local date at that time: the day that creators see the event in."},
 			{Name: "kind", Type: Word, About: "`view` (a profile page was shown) or `click` (a link was followed)."},
 			{Name: "class", Type: Word, About: "Who it was: `person`, `bot`, `preview`, `prefetch`, `head`, `scanner`, `owner` or `test`."},

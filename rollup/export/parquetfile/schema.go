@@ -26,9 +26,11 @@ const RowGroupRows = 122_880
 
 const (
 	pageBytes = 256 << 10 // a page is the least that a reader with a page index must read
-	// bloomValues is the distinct values that a bloom filter is made for: at most as many as a row group has rows.
-	bloomValues = RowGroupRows
-	bloomBytes  = 256 << 10
+	// bloomDistinct is the distinct values that a bloom filter is made for where most rows have one of their own, bloomValues elsewhere: the filters
+	// of a file stay in memory until it is ended.
+	bloomDistinct = RowGroupRows
+	bloomValues   = RowGroupRows / 4
+	bloomBytes    = 256 << 10
 )
 
 // word is how a dictionary-encoded string looks in Arrow.
@@ -91,8 +93,12 @@ func properties(t dictionary.Table) *parquet.WriterProperties {
 			options = append(options, parquet.WithDictionaryFor(c.Name, false))
 		}
 		if c.Bloom {
+			values := int64(bloomValues)
+			if c.Distinct {
+				values = bloomDistinct
+			}
 			options = append(options, parquet.WithBloomFilterEnabledFor(c.Name, true), parquet.WithBloomFilterFPPFor(c.Name, 0.01),
-				parquet.WithBloomFilterNDVFor(c.Name, bloomValues))
+				parquet.WithBloomFilterNDVFor(c.Name, values))
 		}
 	}
 	var sorting []parquet.SortingColumn
