@@ -19,6 +19,9 @@ import (
 	"spillway.dev/rollup/export/store/storetest"
 )
 
+// silence is how long the exporter waits for an object store in trouble.
+const silence = 600 * time.Millisecond
+
 // moody is what stands between an exporter and an S3 server: it passes requests on, or does them harm.
 type moody struct {
 	to     http.Handler
@@ -68,8 +71,8 @@ func (m *moody) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case n < 17: // slow, but not too slow
 		time.Sleep(100 * time.Millisecond)
 		m.to.ServeHTTP(w, r)
-	case n < 18: // silent, until the client gives up
-		<-r.Context().Done()
+	case n < 18: // silent, until the client has given up: who does not read its body does not see it leave
+		time.Sleep(2 * silence)
 	default:
 		m.to.ServeHTTP(w, r)
 	}
@@ -92,7 +95,7 @@ func TestObjectStoreInTrouble(t *testing.T) {
 	defer proxy.Close()
 	proxy.Config.ErrorLog = nil
 	options.Set("endpoint", proxy.URL)
-	options.Set("timeout", "600ms")
+	options.Set("timeout", silence.String())
 	u.RawQuery = options.Encode()
 
 	for part := range uint64(4) {
@@ -140,7 +143,7 @@ func TestProgramStopsInTheMiddleOfAFile(t *testing.T) {
 		return len(all)
 	}
 	require.Eventually(t, func() bool { return list("manifests", "*.json") == 1 }, 30*time.Second, 10*time.Millisecond, "the first cut")
-	f.insert(streamA, 0, 1001, 400_000, day0)
+	f.insert(streamA, 0, 1001, 300_000, day0)
 	require.Eventually(t, func() bool { return list(".unfinished", "cut-000000000002-*") == 1 }, 30*time.Second, time.Millisecond, "the second cut's file")
 	began := time.Now()
 	require.NoError(t, c.Process.Signal(syscall.SIGTERM))
