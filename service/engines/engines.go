@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -52,6 +54,16 @@ func (a Addresses) OpenPostgres(ctx context.Context, connections int32) (*pgxpoo
 	config.MaxConns = connections
 	config.ConnConfig.ConnectTimeout = 5 * time.Second
 	config.ConnConfig.RuntimeParams["application_name"] = "spillway"
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		// A question that nobody waits for any more ends at the server too. An older server, or one on another system than Linux, cannot: that is no
+		// reason to have no connection.
+		_, err := conn.Exec(ctx, "SET client_connection_check_interval = '2s'")
+		var refused *pgconn.PgError
+		if errors.As(err, &refused) {
+			return nil
+		}
+		return err
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("open PostgreSQL: %w", err)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/jackc/pgx/v5"
@@ -114,4 +115,20 @@ func TestTheClusterLayoutIsValidSQL(t *testing.T) {
 	require.GreaterOrEqual(t, replicated, 5)
 	_, err = schema.Layout{Database: "spillway; DROP"}.Migrations()
 	require.ErrorContains(t, err, "letters, digits")
+}
+
+func TestAQuestionThatNobodyWaitsForEnds(t *testing.T) {
+	pool, err := engines.Addresses{Database: enginetest.Postgres(t)}.OpenPostgres(t.Context(), 2)
+	require.NoError(t, err)
+	defer pool.Close()
+	asking, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	// Not pg_sleep: that looks by itself whether it is to end.
+	_, err = pool.Exec(asking, "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b")
+	require.Error(t, err)
+	require.Eventually(t, func() bool {
+		var running int
+		err := pool.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%generate_series(1, 100000) b' AND state = 'active'").Scan(&running)
+		return err == nil && running == 0
+	}, 30*time.Second, 100*time.Millisecond)
 }
