@@ -38,7 +38,7 @@ type Config struct {
 	Public        string        `name:"pages-url" env:"SPILLWAY_PUBLIC_URL" placeholder:"URL" help:"Base URL under which visitors reach pages and links; it stands in the pages. Empty: http:// and the address above."`
 	Trusted       []string      `name:"trusted-proxies" env:"SPILLWAY_TRUSTED_PROXIES" default:"127.0.0.0/8,::1/128" sep:"," placeholder:"NETWORK,..." help:"Networks of the proxies whose X-Forwarded-For and country header are believed."`
 	CountryHeader string        `name:"country-header" env:"SPILLWAY_COUNTRY_HEADER" placeholder:"NAME" help:"Header in which a trusted proxy writes the visitor's country, as CF-IPCountry. Empty: none."`
-	Countries     string        `name:"country-database" env:"SPILLWAY_COUNTRY_DATABASE" placeholder:"FILE" help:"Database in MaxMind's format that tells the country of an address. Empty: none."`
+	Countries     string        `name:"country-database" env:"SPILLWAY_COUNTRY_DATABASE" placeholder:"FILE" help:"Database in MaxMind's format that tells the country of an address. Empty or 'none': none; 'spillway run' takes the one that the set-up fetched, unless it is 'none'."`
 	Rules         string        `name:"rules" env:"SPILLWAY_RULES" placeholder:"FILE" help:"The operator's own rules about who is a person (docs/counting.md); followed while it changes. Empty: none."`
 	Views         string        `name:"views" env:"SPILLWAY_VIEWS" default:"page" enum:"page,beacon" help:"What counts a view: the rendered page, or the page's own beacon, so that a CDN may keep pages."`
 	Journal       string        `name:"journal" env:"SPILLWAY_JOURNAL" placeholder:"DIRECTORY" help:"Directory of the journal, on a disk that outlives the process. One redirector each."`
@@ -143,7 +143,7 @@ func New(ctx context.Context, c Config, where engines.Addresses, log *slog.Logge
 		Trusted: trusted, CountryHeader: c.CountryHeader,
 		Log: log.With("part", "visit"), Registry: registry,
 	}
-	if c.Countries != "" {
+	if c.Countries != "" && c.Countries != "none" {
 		if s.countries, err = country.Open(c.Countries, log.With("part", "country")); err != nil {
 			return nil, fmt.Errorf("%w (SPILLWAY_COUNTRY_DATABASE)", err)
 		}

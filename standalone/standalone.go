@@ -27,6 +27,7 @@ import (
 	"spillway.dev/service/engines"
 	"spillway.dev/service/lifecycle"
 	"spillway.dev/standalone/demo"
+	engine "spillway.dev/standalone/engines"
 	"spillway.dev/standalone/tree"
 )
 
@@ -132,6 +133,9 @@ func (c Config) services(ctx context.Context, data string, where engines.Address
 	}
 	if c.Redirector.Journal == "" {
 		c.Redirector.Journal = filepath.Join(data, "journal")
+	}
+	if c.Redirector.Countries == "" {
+		c.Redirector.Countries = engine.Countries(c.Tree.Program)
 	}
 	if !c.WithoutDemo && c.ProfileAPI.Demo == "" {
 		c.ProfileAPI.Demo = demo.Handle

@@ -25,19 +25,9 @@ func Find(program string) (Files, error) {
 		}
 		return files, nil
 	}
-	var dirs []string
-	if program == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return Files{}, fmt.Errorf("find this program: %w", err)
-		}
-		program = self
-	}
-	if real, err := filepath.EvalSymlinks(program); err == nil {
-		dirs = append(dirs, filepath.Join(filepath.Dir(real), "..", "standalone", "engines"))
-	}
-	if here, err := filepath.Abs(filepath.Join("standalone", "engines")); err == nil {
-		dirs = append(dirs, here)
+	dirs, err := places(program)
+	if err != nil {
+		return Files{}, err
 	}
 	var failure error
 	for _, dir := range dirs {
@@ -50,6 +40,41 @@ func Find(program string) (Files, error) {
 		}
 	}
 	return Files{}, failure
+}
+
+// places returns where the engines may be, beside the program first.
+func places(program string) (dirs []string, err error) {
+	if program == "" {
+		if program, err = os.Executable(); err != nil {
+			return nil, fmt.Errorf("find this program: %w", err)
+		}
+	}
+	if real, err := filepath.EvalSymlinks(program); err == nil {
+		dirs = append(dirs, filepath.Join(filepath.Dir(real), "..", "standalone", "engines"))
+	}
+	if here, err := filepath.Abs(filepath.Join("standalone", "engines")); err == nil {
+		dirs = append(dirs, here)
+	}
+	return dirs, nil
+}
+
+// Countries returns the file of the country database that the script setup fetches with the engines (CC0, ip-location-db), or nothing if
+// it is not there: then countries are unknown.
+func Countries(program string) string {
+	dirs, err := places(program)
+	if err != nil {
+		return ""
+	}
+	if dir := os.Getenv("SPILLWAY_ENGINES"); dir != "" {
+		dirs = []string{dir}
+	}
+	for _, dir := range dirs {
+		file := filepath.Join(dir, "node_modules", "@ip-location-db", "geo-whois-asn-country-mmdb", "geo-whois-asn-country.mmdb")
+		if _, err := os.Stat(file); err == nil {
+			return file
+		}
+	}
+	return ""
 }
 
 func in(dir string) (Files, error) {
