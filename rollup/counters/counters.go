@@ -7,6 +7,7 @@ package counters
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"spillway.dev/rollup/day"
@@ -148,7 +150,10 @@ func Read(ctx context.Context, t *table.Tables, closed day.Closed, kept *Kept, i
 }
 
 // Written says what a Write changed.
-type Written struct{ Profiles, Links int64 }
+type Written struct {
+	Profiles, Links int64 // rows that were set
+	Stayed          int64 // rows that are not as in the reading, because they were read later
+}
 
 // Write sets what differs in Postgres. A row that was read later stays, unless its reading lies in the future: then ClickHouse's clock
 // was wrong, and it would stay for ever. Rows of the reading's profiles that are not in it become zero.
@@ -180,12 +185,20 @@ func Write(ctx context.Context, pool *pgxpool.Pool, r Reading) (Written, error) 
 		}
 	}
 	// Both tables in one transaction, so that the links add up to their profile whenever somebody looks.
-	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		if err := tx.QueryRow(ctx, writeProfiles, p.ids, p.classes, p.views, p.clicks, p.page, p.viewers, p.clickers, p.any, r.AsOf, asked).Scan(&w.Profiles); err != nil {
+	write := func(tx pgx.Tx) error {
+		var ofProfiles, ofLinks int64
+		if err := tx.QueryRow(ctx, writeProfiles, p.ids, p.classes, p.views, p.clicks, p.page, p.viewers, p.clickers, p.any, r.AsOf, asked).Scan(&w.Profiles, &ofProfiles); err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, writeLinks, l.profiles, l.links, l.classes, l.clicks, r.AsOf, asked).Scan(&w.Links)
-	})
+		err := tx.QueryRow(ctx, writeLinks, l.profiles, l.links, l.classes, l.clicks, r.AsOf, asked).Scan(&w.Links, &ofLinks)
+		w.Stayed = ofProfiles + ofLinks
+		return err
+	}
+	err := pgx.BeginFunc(ctx, pool, write)
+	// PostgreSQL takes one of two back that wait for each other, as rollups may that set the same profiles.
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "40P01" {
+		err = pgx.BeginFunc(ctx, pool, write)
+	}
 	if err != nil {
 		return Written{}, fmt.Errorf("set counters: %w", err)
 	}
@@ -195,42 +208,49 @@ func Write(ctx context.Context, pool *pgxpool.Pool, r Reading) (Written, error) 
 // newer is true where a reading of time $as_of may replace the row c.
 const newer = `($as_of >= c.as_of OR c.as_of > clock_timestamp() + interval '5 minutes')`
 
+// counted is how many rows were set, and how many stayed though they differ.
+const counted = ` SELECT w.n, d.n - w.n FROM (SELECT (SELECT count(*) FROM written) + (SELECT count(*) FROM emptied) AS n) AS w,
+	(SELECT (SELECT count(*) FROM differing) + (SELECT count(*) FROM empty) AS n) AS d`
+
 // Rows that are as they should be are left out before the upsert, which would lock them.
 var writeProfiles = strings.ReplaceAll(`
 WITH reading AS (
 	SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
 		AS r (profile_id, class, views, clicks, page_clicks, unique_viewers, unique_clickers, unique_visitors)
-), written AS (
-	INSERT INTO profile_counters AS c (profile_id, class, views, clicks, page_clicks, unique_viewers, unique_clickers, unique_visitors, as_of)
-	SELECT r.*, $as_of FROM reading AS r LEFT JOIN profile_counters AS have USING (profile_id, class)
+), differing AS (
+	SELECT r.* FROM reading AS r LEFT JOIN profile_counters AS have USING (profile_id, class)
 	WHERE have.profile_id IS NULL OR (have.views, have.clicks, have.page_clicks, have.unique_viewers, have.unique_clickers, have.unique_visitors)
 		IS DISTINCT FROM (r.views, r.clicks, r.page_clicks, r.unique_viewers, r.unique_clickers, r.unique_visitors)
-	ORDER BY r.profile_id, r.class
+), written AS (
+	INSERT INTO profile_counters AS c (profile_id, class, views, clicks, page_clicks, unique_viewers, unique_clickers, unique_visitors, as_of)
+	SELECT r.*, $as_of FROM differing AS r ORDER BY r.profile_id, r.class
 	ON CONFLICT (profile_id, class) DO UPDATE SET views = excluded.views, clicks = excluded.clicks, page_clicks = excluded.page_clicks,
 		unique_viewers = excluded.unique_viewers, unique_clickers = excluded.unique_clickers, unique_visitors = excluded.unique_visitors, as_of = excluded.as_of
 	WHERE `+newer+` RETURNING 1
+), empty AS (
+	SELECT c.profile_id, c.class FROM profile_counters AS c WHERE c.profile_id = ANY($10::bigint[]) AND (c.views, c.clicks, c.unique_visitors) <> (0, 0, 0)
+		AND NOT EXISTS (SELECT FROM reading AS r WHERE r.profile_id = c.profile_id AND r.class = c.class)
 ), emptied AS (
 	UPDATE profile_counters AS c SET views = 0, clicks = 0, page_clicks = 0, unique_viewers = 0, unique_clickers = 0, unique_visitors = 0, as_of = $as_of
-	WHERE c.profile_id = ANY($10::bigint[]) AND (c.views, c.clicks, c.unique_visitors) <> (0, 0, 0) AND `+newer+`
-		AND NOT EXISTS (SELECT FROM reading AS r WHERE r.profile_id = c.profile_id AND r.class = c.class) RETURNING 1
-)
-SELECT (SELECT count(*) FROM written) + (SELECT count(*) FROM emptied)`, "$as_of", "$9::timestamptz")
+	FROM empty AS e WHERE c.profile_id = e.profile_id AND c.class = e.class AND `+newer+` RETURNING 1
+)`+counted, "$as_of", "$9::timestamptz")
 
 var writeLinks = strings.ReplaceAll(`
 WITH reading AS (
 	SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[]) AS r (profile_id, link_id, class, clicks)
+), differing AS (
+	SELECT r.* FROM reading AS r LEFT JOIN link_counters AS have USING (profile_id, link_id, class) WHERE have.clicks IS DISTINCT FROM r.clicks
 ), written AS (
 	INSERT INTO link_counters AS c (profile_id, link_id, class, clicks, as_of)
-	SELECT r.*, $as_of FROM reading AS r LEFT JOIN link_counters AS have USING (profile_id, link_id, class)
-	WHERE have.clicks IS DISTINCT FROM r.clicks
-	ORDER BY r.profile_id, r.link_id, r.class
+	SELECT r.*, $as_of FROM differing AS r ORDER BY r.profile_id, r.link_id, r.class
 	ON CONFLICT (profile_id, link_id, class) DO UPDATE SET clicks = excluded.clicks, as_of = excluded.as_of WHERE `+newer+` RETURNING 1
+), empty AS (
+	SELECT c.profile_id, c.link_id, c.class FROM link_counters AS c WHERE c.profile_id = ANY($6::bigint[]) AND c.clicks <> 0
+		AND NOT EXISTS (SELECT FROM reading AS r WHERE r.profile_id = c.profile_id AND r.link_id = c.link_id AND r.class = c.class)
 ), emptied AS (
 	UPDATE link_counters AS c SET clicks = 0, as_of = $as_of
-	WHERE c.profile_id = ANY($6::bigint[]) AND c.clicks <> 0 AND `+newer+`
-		AND NOT EXISTS (SELECT FROM reading AS r WHERE r.profile_id = c.profile_id AND r.link_id = c.link_id AND r.class = c.class) RETURNING 1
-)
-SELECT (SELECT count(*) FROM written) + (SELECT count(*) FROM emptied)`, "$as_of", "$5::timestamptz")
+	FROM empty AS e WHERE c.profile_id = e.profile_id AND c.link_id = e.link_id AND c.class = e.class AND `+newer+` RETURNING 1
+)`+counted, "$as_of", "$5::timestamptz")
 
 func compareOf(a, b Of) int {
 	if a.Profile != b.Profile {

@@ -77,7 +77,7 @@ func TestAnOlderReadingNeverReplacesANewerOne(t *testing.T) {
 	update(t, e, nil, 1)
 	w, err := Write(t.Context(), e.Pool, older)
 	require.NoError(t, err)
-	require.Equal(t, Written{}, w)
+	require.Equal(t, Written{Stayed: 2}, w)
 	require.EqualValues(t, 2, profileRow(t, e, 1, "person").Views)
 	require.EqualValues(t, 1, profileRow(t, e, 1, "person").Clicks)
 
@@ -140,4 +140,23 @@ func TestTwoRollupsAtOnceAgree(t *testing.T) {
 	for _, id := range ids {
 		require.Equal(t, Numbers{Views: rounds, Clicks: rounds, PageClicks: rounds, UniqueViewers: 1, UniqueClickers: 1, UniqueVisitors: 1}, profileRow(t, e, int64(id), "person"))
 	}
+}
+
+func TestADeadlockIsTriedOnceMore(t *testing.T) {
+	e := eventtest.New(t)
+	e.Insert(eventtest.Event{Time: noon(), Profile: 1, Link: 5, Visitor: 1})
+	_, err := e.Pool.Exec(t.Context(), `CREATE SEQUENCE tries;
+		CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			IF nextval('tries') IN (1, 3, 4) THEN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01'; END IF;
+			RETURN NEW;
+		END $$;
+		CREATE TRIGGER refuse BEFORE INSERT ON link_counters FOR EACH ROW EXECUTE FUNCTION refuse()`)
+	require.NoError(t, err)
+	require.Equal(t, Written{Profiles: 1, Links: 1}, update(t, e, nil, 1))
+	e.Insert(eventtest.Event{Time: noon(), Profile: 1, Link: 6, Visitor: 1})
+	r, err := Read(t.Context(), e.Tables, day.Closed{}, nil, []uint64{1})
+	require.NoError(t, err)
+	_, err = Write(t.Context(), e.Pool, r)
+	require.ErrorContains(t, err, "deadlock detected")
+	require.EqualValues(t, 1, profileRow(t, e, 1, "person").Clicks)
 }

@@ -15,11 +15,8 @@ import (
 // read last, and the rows of closed days are counted. Rows only ever come in, so a profile whose weight is the same has all its rows in its
 // counters; the others are read again.
 
-// freeProof is how long a proof may take to be made in every round. One that takes longer rests for proofRest times what it took more.
-const (
-	freeProof = 50 * time.Millisecond
-	proofRest = 20
-)
+// proofRest is how many times as long as it took above Options.Proof a proof rests.
+const proofRest = 20
 
 // proof is what is known to be in the counters.
 type proof struct {
@@ -27,6 +24,7 @@ type proof struct {
 	open    string            // the condition for open days that they are of
 	rows    uint64            // of all events, when all was proven last; zero: it was not, or something changed since
 	next    time.Time         // our clock: not before is the next one made
+	unsure  bool              // something was read that the counters did not take
 }
 
 // Weights of rows by their class and kind: odd numbers without a pattern, so that rows that change their class change the sum, too.
@@ -53,10 +51,12 @@ func (p *proof) follow(closed day.Closed) {
 	}
 }
 
-// read notes what a reading that was set weighed.
-func (p *proof) read(r Reading) {
+// read notes what a reading weighed, if it is what the counters are. Rows that were read later by another rollup are as good, but rows of a
+// time when ClickHouse's clock was ahead are not, and nobody can tell: the profiles are read again.
+func (p *proof) read(r Reading, set bool) {
+	p.unsure = p.unsure || !set
 	for _, id := range r.IDs {
-		if w, ok := r.weights[id]; ok {
+		if w, ok := r.weights[id]; ok && set {
 			p.weights[id] = w
 		} else {
 			delete(p.weights, id)
@@ -76,7 +76,7 @@ func (u *Updater) prove(ctx context.Context, s state) (bool, error) {
 	if began.Before(p.next) {
 		return false, nil
 	}
-	p.rows = 0
+	p.rows, p.unsure = 0, false
 	var behind []uint64
 	var id, weight uint64
 	found := 0
@@ -103,7 +103,7 @@ func (u *Updater) prove(ctx context.Context, s state) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	p.next = began.Add(proofRest * max(time.Since(began)-freeProof, 0))
+	p.next = began.Add(proofRest * max(time.Since(began)-u.options.Proof, 0))
 	slices.Sort(behind)
 	for slice := range slices.Chunk(behind, u.options.Slice) {
 		if time.Since(began) > u.options.Budget {
@@ -114,7 +114,7 @@ func (u *Updater) prove(ctx context.Context, s state) (bool, error) {
 			return false, err
 		}
 	}
-	if late {
+	if late || p.unsure {
 		return false, nil
 	}
 	p.rows = s.rows

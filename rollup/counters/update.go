@@ -24,6 +24,8 @@ type Options struct {
 	OpenEvery time.Duration
 	// FullEvery is how often all profiles are; zero: 6 h. They are at a start, and after ClickHouse was started.
 	FullEvery time.Duration
+	// Proof is how long it may take to prove that all is counted and still be done in every round; zero: 50 ms. What takes longer rests.
+	Proof time.Duration
 	// Late is told the closed days that got events after they were computed; nil: nobody is.
 	Late func([]table.Date)
 }
@@ -68,6 +70,9 @@ func NewUpdater(t *table.Tables, pool *pgxpool.Pool, o Options, m *Metrics, log 
 	}
 	if o.OpenEvery == 0 {
 		o.OpenEvery = 5 * time.Minute
+	}
+	if o.Proof == 0 {
+		o.Proof = 50 * time.Millisecond
 	}
 	if o.FullEvery == 0 {
 		o.FullEvery = 6 * time.Hour
@@ -252,7 +257,7 @@ func (u *Updater) update(ctx context.Context, ids []uint64, cause string) error 
 	if err != nil {
 		return err
 	}
-	u.proof.read(r)
+	u.proof.read(r, w.Stayed == 0)
 	// Hints have milliseconds.
 	at := r.AsOf.Truncate(time.Millisecond)
 	for _, id := range ids {
