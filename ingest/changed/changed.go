@@ -1,5 +1,5 @@
-// Package changed tells rollup which profiles and dates got events just now. It is a hint: losing one delays a counter until
-// rollup's next sweep and does nothing else, so a failure is counted and forgotten, and memory is bounded.
+// Package changed tells rollup which profiles and dates got events just now. It is a hint: rollup proves
+// that it has counted every row, and finds what no hint told it of a moment later, so a failure is counted and forgotten, and memory is bounded.
 package changed
 
 import (
@@ -36,7 +36,7 @@ type Hints struct {
 // New returns hints for a table.
 func New(t *table.Table, log *slog.Logger, metrics prometheus.Registerer) *Hints {
 	h := &Hints{table: t, log: log, wake: make(chan struct{}, 1), pending: map[hint]struct{}{}, lost: prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "spillway_ingest_hints_lost_total", Help: "Hints for rollup that were not written; the next sweep makes up for them.",
+		Name: "spillway_ingest_hints_lost_total", Help: "Hints for rollup that were not written; its proof makes up for them.",
 	})}
 	metrics.MustRegister(h.lost)
 	return h
@@ -118,6 +118,6 @@ func (h *Hints) flush(ctx context.Context) {
 	}
 	if err != nil {
 		h.lost.Add(float64(len(batch)))
-		h.log.Debug("hints for rollup are lost; its next sweep makes up for them", "hints", len(batch), "error", err)
+		h.log.Debug("hints for rollup are lost; its proof makes up for them", "hints", len(batch), "error", err)
 	}
 }
