@@ -243,13 +243,15 @@
     const middle = (e) => { const box = e.getBoundingClientRect(); return box.top + box.height / 2; };
     const follow = (y) => { item.style.transform = "translateY(" + (y - from) + "px)"; };
     const move = (e) => {
+      if (e.pointerId !== event.pointerId) return;
       follow(e.clientY);
       // A quick hand passes several links between two events.
       for (;;) {
         const above = item.previousElementSibling;
         const below = item.nextElementSibling;
         const was = item.offsetTop;
-        if (above && e.clientY < middle(above)) list.insertBefore(item, above);
+        // The others are moved: taking the link out of the page, even for a moment, would let go of the pointer.
+        if (above && e.clientY < middle(above)) list.insertBefore(above, below);
         else if (below && e.clientY > middle(below)) list.insertBefore(below, item);
         else return;
         from += item.offsetTop - was;
@@ -257,8 +259,11 @@
       }
     };
     const end = (e) => {
+      if (e.pointerId !== event.pointerId) return;
       if (e.type === "pointerup") move(e);
-      grip.removeEventListener("pointermove", move);
+      removeEventListener("pointermove", move);
+      removeEventListener("pointerup", end);
+      removeEventListener("pointercancel", end);
       item.classList.remove("drag");
       item.style.transform = "";
       if ([...list.children].indexOf(item) === before) return;
@@ -266,9 +271,10 @@
       for (const one of list.children) body.append("link", one.dataset.link);
       send(list.dataset.order, body);
     };
-    grip.addEventListener("pointermove", move);
-    grip.addEventListener("pointerup", end, { once: true });
-    grip.addEventListener("pointercancel", end, { once: true });
+    // Wherever the pointer is let go.
+    addEventListener("pointermove", move);
+    addEventListener("pointerup", end);
+    addEventListener("pointercancel", end);
   });
 
   // Copying, and the browser's own time zone for a new page
