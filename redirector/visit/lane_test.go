@@ -54,42 +54,49 @@ func withoutDate(answer []byte) string {
 	return before + "\r\n" + after
 }
 
-// agree fails if the lane answers a request in another way than the server, or records another event. It tells whether the lane answered.
-func agree(t *testing.T, request []byte) bool {
-	t.Helper()
-	var kept [2]*keeper
-	var handlers [2]*Handler
-	for i := range handlers {
-		kept[i] = &keeper{}
-		o := options(t, kept[i], page.Rendered)
+// lanes are two handlers that name visitors alike: one is asked by the lane, the other by the server.
+type lanes struct {
+	handlers [2]*Handler
+	kept     [2]*keeper
+}
+
+func newLanes(t testing.TB) *lanes {
+	l := &lanes{}
+	for i := range l.handlers {
+		l.kept[i] = &keeper{}
 		var err error
-		if handlers[i], err = NewHandler(o); err != nil {
-			t.Fatal(err)
-		}
-		if i > 0 { // both name visitors with the same salt
-			handlers[i].Visitors = handlers[0].Visitors
-		}
+		l.handlers[i], err = NewHandler(options(t, l.kept[i], page.Rendered))
+		require.NoError(t, err)
 	}
+	l.handlers[1].Visitors = l.handlers[0].Visitors
+	return l
+}
+
+// agree fails if the lane answers a request in another way than the server, or records another event. It tells whether the lane answered.
+func (l *lanes) agree(t *testing.T, request []byte) bool {
+	t.Helper()
 	before := bytes.Clone(request)
-	answer := byLane(handlers[0], request)
+	answer := byLane(l.handlers[0], request)
+	recorded := l.kept[0].take()
 	if !bytes.Equal(before, request) {
 		t.Fatalf("%q: the lane changed it to %q", before, request)
 	}
 	if answer == nil {
-		if len(kept[0].events) > 0 {
+		if len(recorded) > 0 {
 			t.Fatalf("%q: not answered, but recorded", request)
 		}
 		return false
 	}
-	want, whole := asServer(handlers[1], request)
+	want, whole := asServer(l.handlers[1], request)
+	wanted := l.kept[1].take()
 	if !whole {
 		t.Fatalf("%q: answered by the lane, but the server does not take it for one plain request", request)
 	}
 	if withoutDate(answer) != withoutDate(want) {
 		t.Fatalf("%q: the lane says\n%q\nand the server\n%q", request, answer, want)
 	}
-	if len(kept[0].events) != 1 || len(kept[1].events) != 1 || !proto.Equal(kept[0].events[0], kept[1].events[0]) {
-		t.Fatalf("%q: the lane records\n%v\nand the server\n%v", request, kept[0].events, kept[1].events)
+	if len(recorded) != 1 || len(wanted) != 1 || !proto.Equal(recorded[0], wanted[0]) {
+		t.Fatalf("%q: the lane records\n%v\nand the server\n%v", request, recorded, wanted)
 	}
 	return true
 }
@@ -98,6 +105,7 @@ const plainHeader = "Host: h\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nR
 	"Accept-Language: de-AT,de;q=0.9\r\nCF-IPCountry: AT\r\n\r\n"
 
 func TestTheLaneAnswersAsTheServerDoes(t *testing.T) {
+	l := newLanes(t)
 	for _, taken := range []string{
 		"GET /l/off HTTP/1.1\r\n" + plainHeader,
 		"GET /q/off HTTP/1.1\r\n" + plainHeader,
@@ -108,7 +116,7 @@ func TestTheLaneAnswersAsTheServerDoes(t *testing.T) {
 		"GET /l/off HTTP/1.1\r\nHost: h\r\nSec-Purpose: prefetch;prerender\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 5.6.7.8\r\n\r\n",
 		"GET /l/off HTTP/1.1\r\nHost: h\r\nPurpose: preview\r\nUser-Agent: " + strings.Repeat("x", 600) + "\r\nX-Purpose: x\r\nX-Moz: prefetch\r\nCookie: a=b\r\n\r\n",
 	} {
-		require.True(t, agree(t, []byte(taken)), taken)
+		require.True(t, l.agree(t, []byte(taken)), taken)
 	}
 	for _, left := range []string{
 		"GET /l/off HTTP/1.1\r\n" + plainHeader + "GET /l/off HTTP/1.1\r\n" + plainHeader,
@@ -148,7 +156,7 @@ func TestTheLaneAnswersAsTheServerDoes(t *testing.T) {
 		"GET /l/off HTTP/1.1\r\nHost: h\r\nCookie: a=b; sw_owner_1=1.1.9.good\r\n\r\n",
 		"", "\r\n", "GET /l/off HTTP/1.1\r\n\r\n", "GET /l/ HTTP/1.1\r\nHost: h\r\n\r\n",
 	} {
-		require.False(t, agree(t, []byte(left)), left)
+		require.False(t, l.agree(t, []byte(left)), left)
 	}
 }
 
@@ -158,7 +166,8 @@ func FuzzLane(f *testing.F) {
 	f.Add("GET /l/append?a=2&sw_page=7&sw_place=mail HTTP/1.1\r\n" + plainHeader)
 	f.Add("GET /l/x HTTP/1.1\r\nHost: go.example:8080\r\nConnection: keep-alive\r\nX-Forwarded-For: a\r\nx-forwarded-for: 1.2.3.4:5\r\n\r\n")
 	f.Add("GET /q/off?sw_qr HTTP/1.1\r\nHost: h:65535\r\nCookie: a\r\nTE: x\r\nKeep-Alive: 5\r\nProxy-Connection: close\r\nContent-Type: x\r\n\r\n")
-	f.Fuzz(func(t *testing.T, request string) { agree(t, []byte(request)) })
+	l := newLanes(f)
+	f.Fuzz(func(t *testing.T, request string) { l.agree(t, []byte(request)) })
 }
 
 func TestTheLaneAllocatesNothing(t *testing.T) {
