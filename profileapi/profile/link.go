@@ -76,7 +76,7 @@ func (s *Store) CreateLink(ctx context.Context, account, id int64, c LinkChange)
 		utm = *c.UTM
 	}
 	var l Link
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := transact(ctx, s.pool, func(tx pgx.Tx) error {
 		if _, err := locked(ctx, tx, account, id); err != nil {
 			return err
 		}
@@ -158,7 +158,7 @@ func (s *Store) UpdateLink(ctx context.Context, account, id, link int64, c LinkC
 		return Link{}, err
 	}
 	var l Link
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := transact(ctx, s.pool, func(tx pgx.Tx) error {
 		seen, err := lockedLink(ctx, tx, account, id, link)
 		if err != nil {
 			return err
@@ -198,7 +198,7 @@ func set[T any](field *T, value *T) {
 
 // DeleteLink removes a link; its code is never given away again. Its numbers are kept.
 func (s *Store) DeleteLink(ctx context.Context, account, id, link int64, versions []string) error {
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := transact(ctx, s.pool, func(tx pgx.Tx) error {
 		seen, err := lockedLink(ctx, tx, account, id, link)
 		if err != nil {
 			return err
@@ -226,7 +226,7 @@ func lockedLink(ctx context.Context, tx pgx.Tx, account, id, link int64) (Link, 
 
 // Reorder puts a profile's links into the given order, which must name each of them once.
 func (s *Store) Reorder(ctx context.Context, account, id int64, order []int64) ([]Link, error) {
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := transact(ctx, s.pool, func(tx pgx.Tx) error {
 		if _, err := locked(ctx, tx, account, id); err != nil {
 			return err
 		}

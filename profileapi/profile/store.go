@@ -89,7 +89,7 @@ func (s *Store) Create(ctx context.Context, account int64, c Change) (Profile, e
 		return Profile{}, err
 	}
 	var p Profile
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := transact(ctx, s.pool, func(tx pgx.Tx) error {
 		// The account's row is the lock under which its profiles are counted.
 		var have int
 		if err := tx.QueryRow(ctx, `SELECT id FROM accounts WHERE id = $1 FOR UPDATE`, account).Scan(new(int64)); err != nil {
@@ -152,7 +152,7 @@ func (s *Store) Update(ctx context.Context, account, id int64, c Change, version
 		return Profile{}, err
 	}
 	var p Profile
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := transact(ctx, s.pool, func(tx pgx.Tx) error {
 		seen, err := locked(ctx, tx, account, id)
 		if err != nil {
 			return err
@@ -180,7 +180,7 @@ func (s *Store) Update(ctx context.Context, account, id int64, c Change, version
 
 // Delete removes a profile and its links; their codes are never given away again. Its numbers are kept.
 func (s *Store) Delete(ctx context.Context, account, id int64, versions []string) error {
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := transact(ctx, s.pool, func(tx pgx.Tx) error {
 		seen, err := locked(ctx, tx, account, id)
 		if err != nil {
 			return err
