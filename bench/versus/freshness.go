@@ -1,6 +1,7 @@
 package versus
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -244,7 +245,7 @@ func at(s measure.Series, q float64) float64 {
 	return sorted[min(int(math.Ceil(q*float64(len(sorted)))), len(sorted))-1]
 }
 
-// quantile reads one from a histogram's buckets, between whose bounds it lies as on a line.
+// quantile reads one from a histogram's buckets, between whose bounds it lies as on a line; above the last finite bound it is +Inf, of nothing NaN.
 func quantile(m map[string]float64, name string, q float64) float64 {
 	type bucket struct{ le, count float64 }
 	var all []bucket
@@ -256,10 +257,17 @@ func quantile(m map[string]float64, name string, q float64) float64 {
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b bucket) int { return int(a.count - b.count) })
-	want, before := q*m[name+"_count"], bucket{}
+	slices.SortFunc(all, func(a, b bucket) int { return cmp.Compare(a.le, b.le) }) // not by count: empty buckets share theirs
+	total := m[name+"_count"]
+	if total == 0 {
+		return math.NaN()
+	}
+	want, before := q*total, bucket{}
 	for _, b := range all {
 		if b.count >= want {
+			if math.IsInf(b.le, 1) {
+				break // all that is known of these is that they are more than the last bound
+			}
 			return before.le + (b.le-before.le)*(want-before.count)/max(b.count-before.count, 1)
 		}
 		before = b
