@@ -4,6 +4,7 @@ MODULES   := schemas service redirector ingest rollup profileapi standalone benc
 PACKAGES  := $(MODULES:%=./%/...)
 TOOLS     := $(CURDIR)/.build/tools
 GOLANGCI  := $(TOOLS)/golangci-lint
+PGO       ?= off
 VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
 
 BUF_VERSION           := v1.75.0
@@ -11,12 +12,13 @@ PROTOC_GEN_GO_VERSION := v1.36.12
 VTPROTO_VERSION       := v0.6.0
 GOLANGCI_VERSION      := v2.15.0
 GOVULNCHECK_VERSION   := v1.1.4
+K6_VERSION            := v1.8.1
 
 export SPILLWAY_BIN := $(CURDIR)/bin/spillway
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1mmake %-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: check
 check: # What everything below needs; says what to install
@@ -30,7 +32,7 @@ setup: check ## Fetch the embedded engines (ClickHouse and PostgreSQL, pinned an
 .PHONY: build
 build: check ## Build bin/spillway
 	@mkdir -p bin
-	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/spillway ./standalone/cmd/spillway
+	@CGO_ENABLED=0 go build -pgo=$(PGO) -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/spillway ./standalone/cmd/spillway
 
 .PHONY: run
 run: setup build ## Start everything on embedded engines with a demo profile, until Ctrl-C
@@ -43,7 +45,7 @@ test: setup build generated ## Run every test: unit, integration on embedded eng
 .PHONY: race
 race: setup build ## Run the tests of what is concurrent under the race detector
 	@command -v cc >/dev/null || { echo "a C compiler is missing, which Go's race detector needs: install gcc or clang" >&2; exit 1; }
-	CGO_ENABLED=1 go test -race -timeout 10m ./schemas/event ./service/lifecycle ./service/admin ./redirector/journal/... ./redirector/shipper ./redirector/directory ./ingest/presence ./ingest/columns ./ingest/group
+	CGO_ENABLED=1 go test -race -timeout 10m ./schemas/event ./service/lifecycle ./service/admin ./redirector/journal/... ./redirector/shipper ./redirector/directory ./ingest/presence ./ingest/columns ./ingest/group ./ingest/partition
 
 .PHONY: chaos
 chaos: setup build ## Break everything under load and write docs/reliability.md (some 25 minutes; root for the full disks)
@@ -65,6 +67,15 @@ test-browser: setup build ## Look at the pages in a real browser, on a phone and
 	@command -v chromium >/dev/null || { echo "Chromium is missing: install chromium (apt-get install chromium)" >&2; exit 1; }
 	cd profileapi && go test -tags browser -timeout 10m -count 1 ./browsertest/
 
+.PHONY: fuzz-api
+fuzz-api: setup build ## Fuzz the API by its own OpenAPI document, with schemathesis, for some three minutes
+	cd profileapi && go run ./browsertest/beside api/fuzz
+
+.PHONY: lighthouse
+lighthouse: setup build ## Measure the pages with Lighthouse; fails below 95
+	@command -v chromium >/dev/null || { echo "Chromium is missing: install chromium (apt-get install chromium)" >&2; exit 1; }
+	cd profileapi && go run ./browsertest/beside browsertest/lighthouse
+
 .PHONY: screenshots
 screenshots: setup build ## Draw the pages for docs/screenshots, light and dark, phone and desktop
 	@command -v chromium >/dev/null || { echo "Chromium is missing: install chromium (apt-get install chromium)" >&2; exit 1; }
@@ -77,6 +88,11 @@ test-warehouse: setup build ## Read an export with pyarrow, DuckDB and polars an
 .PHONY: bench
 bench: setup build ## Measure against nginx and ClickHouse's own Kafka engine and write docs/performance.md
 	go run ./bench/cmd/bench --out docs/performance.md
+
+SCENARIO ?= smoke
+.PHONY: k6
+k6: $(TOOLS)/k6 ## Run a k6 scenario against what runs: SCENARIO=smoke, spike, soak, breakpoint, previews, creators
+	cd bench/k6 && $(TOOLS)/k6 run $(SCENARIO).js
 
 .PHONY: audit
 audit: build ## Prove that every answered view and click of the running standalone is counted once
@@ -107,6 +123,11 @@ $(GOLANGCI):
 	@mkdir -p $(TOOLS)
 	@echo "building golangci-lint $(GOLANGCI_VERSION) (once, a minute or two)"
 	@GOBIN=$(TOOLS) GOWORK=off go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+$(TOOLS)/k6:
+	@mkdir -p $(TOOLS)
+	@echo "building k6 $(K6_VERSION) (once, a minute or two)"
+	@GOBIN=$(TOOLS) GOWORK=off go install go.k6.io/k6@$(K6_VERSION)
 
 .PHONY: generate-tools
 generate-tools:
