@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS {{.Database}}.days {{.OnCluster}}
     profile_id UInt64 CODEC(ZSTD(1)),
     -- Empty: the series, a row a quarter hour. 'visitors': distinct visitors of the day. Otherwise a breakdown: 'country', 'device' …
     dimension  LowCardinality(String),
-    -- The breakdown's value, as in the column of that name in events.
+    -- The breakdown's value, as in the column of that name in events; (other) for all but the most frequent ones.
     value      String CODEC(ZSTD(1)),
     kind       Enum8('unknown' = 0, 'view' = 1, 'click' = 2) CODEC(ZSTD(1)),
     class      Enum8('unknown' = 0, 'person' = 1, 'bot' = 2, 'preview' = 3, 'prefetch' = 4, 'head' = 5, 'scanner' = 6, 'owner' = 7, 'test' = 8) CODEC(ZSTD(1)),
