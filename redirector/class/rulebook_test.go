@@ -41,7 +41,7 @@ func TestRulebookFollowsItsFileAndSurvivesMistakes(t *testing.T) {
 	require.Equal(t, "rule: one", judge(b))
 	first := b.Rules().Hash()
 
-	write("rules:\n  - {name: two, user_agent: check, clas: bot}\n")
+	write("rules:\n  - {name: two, user_agent: check, kind: bot}\n")
 	b.read()
 	b.read()
 	require.Equal(t, "rule: one", judge(b), "the rules before stay")
@@ -56,7 +56,7 @@ func TestRulebookFollowsItsFileAndSurvivesMistakes(t *testing.T) {
 	require.Equal(t, "rule: two", judge(b))
 	require.Equal(t, 1, testutil.CollectAndCount(b.version), "one version is in use")
 
-	write("rules:\n  - {name: two, user_agent: check, clas: bot}\n")
+	write("rules:\n  - {name: two, user_agent: check, kind: bot}\n")
 	b.read()
 	require.Equal(t, 3, strings.Count(log.String(), "level=ERROR"), "a mistake made again is told again")
 }
