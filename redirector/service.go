@@ -1,7 +1,7 @@
 // Package redirector is the visitors' service: it answers links and profile pages and records every visit, exactly once.
 //
 // The way of one visit through the folders: visit answers it, with what directory knows, target makes of a link, and page shows of a
-// profile; address, class, country, owner and visitor say who came; journal keeps the event; shipper brings it to Kafka.
+// profile; address, class, country, hammer, owner and visitor say who came; journal keeps the event; shipper brings it to Kafka.
 package redirector
 
 import (

@@ -126,6 +126,7 @@ func (h *Handler) record(v *visit, zone *time.Location, owned, head bool, now ti
 	}
 	e.RulesVersion = set.Version(class.RulesVersion)
 	e.Visitor, v.buffer = h.Visitors.ID(e.Date, e.ProfileId, client, from.agent, v.buffer)
+	e.Suspect = h.hammering.Note(e.Visitor, now)
 	e.Country = ""
 	if trusted {
 		e.Country = country(from.country)

@@ -32,6 +32,7 @@ import (
 	"spillway.dev/redirector/address"
 	"spillway.dev/redirector/class"
 	"spillway.dev/redirector/directory"
+	"spillway.dev/redirector/hammer"
 	"spillway.dev/redirector/page"
 	"spillway.dev/schemas/event"
 )
@@ -94,6 +95,7 @@ type Handler struct {
 	countryHeader []byte
 	date          date
 	canaries      canaries
+	hammering     hammer.Table
 }
 
 // NewHandler returns a handler.

@@ -19,6 +19,7 @@ import (
 	"github.com/valyala/fasthttp"
 	"google.golang.org/protobuf/proto"
 
+	"spillway.dev/redirector/hammer"
 	"spillway.dev/redirector/page"
 	"spillway.dev/schemas/event"
 )
@@ -98,6 +99,19 @@ func TestClasses(t *testing.T) {
 		require.Len(t, events, 1)
 		require.Equal(t, c.class, events[0].Class, "%v", c)
 		require.Equal(t, c.class == event.Class_CLASS_PERSON, events[0].Reason == "")
+	}
+}
+
+func TestWhoHammersIsMarkedAndCounted(t *testing.T) {
+	s := serve(t, page.Rendered, Limits{})
+	for range hammer.Most + 1 {
+		s.do("GET", "/l/off")
+	}
+	events := s.journal.take()
+	require.Len(t, events, hammer.Most+1)
+	for i, e := range events {
+		require.Equal(t, i == hammer.Most, e.Suspect, i)
+		require.Equal(t, event.Class_CLASS_PERSON, e.Class)
 	}
 }
 
