@@ -129,6 +129,15 @@ $(TOOLS)/k6:
 	@echo "building k6 $(K6_VERSION) (once, a minute or two)"
 	@GOBIN=$(TOOLS) GOWORK=off go install go.k6.io/k6@$(K6_VERSION)
 
+.PHONY: bots
+bots: ## Take over a newer list of crawlers: VERSION_OF_BOTS=x.y.z of npm's crawler-user-agents
+	@ingest/enrich/update $(VERSION_OF_BOTS)
+	@echo "now raise enrich.Version, so that it can be told which rows the older list judged"
+
+.PHONY: country
+country: ## Take over the newest database of countries (npm, CC0)
+	cd standalone/engines && npm install --ignore-scripts --save-optional --save-exact @ip-location-db/geo-whois-asn-country-mmdb@latest
+
 .PHONY: generate-tools
 generate-tools:
 	@mkdir -p $(TOOLS)
