@@ -14,7 +14,7 @@ import (
 
 // BreakdownItem is one value of a breakdown.
 type BreakdownItem struct {
-	Value   string                  `json:"value" doc:"As the events have it; empty: nothing was recorded. A link is its id, 0 stands for views."`
+	Value   string                  `json:"value" doc:"As the events have it; empty: nothing was recorded. A link is its id, 0 stands for views. A day keeps the 1000 most frequent values once it is closed; what a value had on a day on which it was not among them is in other."`
 	Views   int64                   `json:"views"`
 	Clicks  int64                   `json:"clicks"`
 	Viewers *int64                  `json:"unique_viewers" doc:"With viewers=true: distinct viewers of each day, added up by day. Not to be added up over values: one visitor may have several. Null for links and surfaces, whose sums do not know visitors."`
@@ -23,7 +23,7 @@ type BreakdownItem struct {
 
 // BreakdownOther is what all further values add up to.
 type BreakdownOther struct {
-	Values  int                     `json:"values" doc:"How many values it stands for."`
+	Values  int                     `json:"values" doc:"How many values it stands for; those that a closed day keeps as one count as one."`
 	Views   int64                   `json:"views"`
 	Clicks  int64                   `json:"clicks"`
 	ByClass map[string]ClassNumbers `json:"by_class"`

@@ -134,7 +134,7 @@ type RangeQuery struct {
 	Interval string   `query:"interval" enum:"quarter-hour,hour,day,week,month" doc:"Width of the buckets, in the time zone. Default: hour. The range is widened to whole buckets."`
 	Timezone string   `query:"timezone" maxLength:"64" doc:"IANA name. Default: the profile's."`
 	Classes  []string `query:"classes" enum:"unknown,person,bot,preview,prefetch,head,scanner,owner,test" doc:"What to count. Default: person."`
-	Filter   []string `query:"filter,explode" maxItems:"50" doc:"Only events with this: dimension:value, for example country:DE or link:7. Several of one dimension: any of them; of different ones: all. Link and surface, and one other dimension in whole days, cost nothing; what else is combined is read from single events, while they are kept."`
+	Filter   []string `query:"filter,explode" maxItems:"50" doc:"Only events with this: dimension:value, for example country:DE or link:7. Several of one dimension: any of them; of different ones: all. Link and surface, and one other dimension in whole days, cost nothing; what else is combined is read from single events, while they are kept. A closed day keeps the 1000 most frequent values of a dimension and the rest as one: a value of that rest is found in that day only while single events are kept, and (other), the rest itself, cannot be filtered for."`
 }
 
 type insightsInput struct {

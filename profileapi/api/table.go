@@ -70,7 +70,7 @@ func optional(n *int64) string {
 func (a *API) registerTables() {
 	registerSeen(a, huma.Operation{
 		OperationID: "get-insights-csv", Method: http.MethodGet, Path: "/v1/profiles/{id}/insights.csv",
-		Summary: "Read a profile's numbers as CSV", Description: "The same numbers as in the JSON and on the dashboard, row by row. A bucket whose events were all lost has empty cells.",
+		Summary: "Read a profile's numbers as CSV", Description: "The same numbers as in the JSON and on the dashboard, row by row. A bucket whose events were all lost has empty cells. A breakdown ends with (other) where closed days keep rare values as one.",
 		Tags: []string{"insights"}, Security: needs(account.Insights), Errors: []int{http.StatusNotFound},
 		Responses: map[string]*huma.Response{"200": {Description: "CSV (RFC 4180)", Content: map[string]*huma.MediaType{
 			"text/csv; charset=utf-8": {Schema: &huma.Schema{Type: huma.TypeString}}}}},
@@ -140,6 +140,9 @@ func rows(r *insight.Report, panel string) [][]string {
 	for _, item := range r.Breakdowns[0].Items {
 		views, clicks := item.Of(r.Classes)
 		out = append(out, []string{cell(item.Value), decimal(views), decimal(clicks)})
+	}
+	if views, clicks := r.Breakdowns[0].Other.Of(r.Classes); views+clicks > 0 {
+		out = append(out, []string{insight.Rest, decimal(views), decimal(clicks)})
 	}
 	return out
 }

@@ -96,7 +96,7 @@ func (d *Dashboard) showLeftOut(w http.ResponseWriter, r *http.Request, v viewer
 	}
 	var total insight.Tally
 	for _, c := range left {
-		if one, sum := reasonsOf(c, found[0].Items, href, class, why); sum.Views[c]+sum.Clicks[c] > 0 {
+		if one, sum := reasonsOf(c, found[0], href, class, why); sum.Views[c]+sum.Clicks[c] > 0 {
 			page.Classes = append(page.Classes, one)
 			total.Merge(sum)
 		}
@@ -150,18 +150,20 @@ func (d *Dashboard) showLeftOut(w http.ResponseWriter, r *http.Request, v viewer
 }
 
 // reasonsOf is a class with its reasons, the most frequent first.
-func reasonsOf(c insight.Class, items []insight.Item, href func(insight.Class, string) string, class insight.Class, why string) (leftOutClass, insight.Tally) {
+func reasonsOf(c insight.Class, b insight.Breakdown, href func(insight.Class, string) string, class insight.Class, why string) (leftOutClass, insight.Tally) {
 	one := leftOutClass{Name: className(c), Means: means(c)}
 	var sum insight.Tally
 	var has []insight.Item
-	for _, i := range items {
+	for _, i := range b.Items {
 		if views, clicks := i.Views[c], i.Clicks[c]; views+clicks > 0 {
 			has = append(has, i)
 			sum.Merge(insight.Tally{Views: map[insight.Class]int64{c: views}, Clicks: map[insight.Class]int64{c: clicks}})
 		}
 	}
 	slices.SortStableFunc(has, func(a, b insight.Item) int { return cmp.Compare(b.Views[c]+b.Clicks[c], a.Views[c]+a.Clicks[c]) })
-	var views, clicks int64 // of those that are not named
+	views, clicks := b.Other.Views[c], b.Other.Clicks[c] // of those that are not named
+	rest := views+clicks > 0
+	sum.Merge(insight.Tally{Views: map[insight.Class]int64{c: views}, Clicks: map[insight.Class]int64{c: clicks}})
 	for i, item := range has {
 		if i >= mostReasons {
 			views, clicks = views+item.Views[c], clicks+item.Clicks[c]
@@ -170,8 +172,12 @@ func reasonsOf(c insight.Class, items []insight.Item, href func(insight.Class, s
 		one.Reasons = append(one.Reasons, reason{Text: cmp.Or(item.Value, "no reason recorded"), Href: href(c, item.Value), Views: number(item.Views[c]), Clicks: number(item.Clicks[c]),
 			Current: class == c && (why == item.Value)})
 	}
-	if len(has) > mostReasons {
-		one.Reasons = append(one.Reasons, reason{Text: count(int64(len(has)-mostReasons), "other reason", "other reasons"), Href: href(c, ""), Views: number(views), Clicks: number(clicks)})
+	if rest || len(has) > mostReasons {
+		text := "All other reasons"
+		if !rest {
+			text = count(int64(len(has)-mostReasons), "other reason", "other reasons")
+		}
+		one.Reasons = append(one.Reasons, reason{Text: text, Href: href(c, ""), Views: number(views), Clicks: number(clicks)})
 	}
 	one.Views, one.Clicks = number(sum.Views[c]), number(sum.Clicks[c])
 	return one, sum

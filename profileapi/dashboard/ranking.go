@@ -56,11 +56,15 @@ func (n *numbers) panels(r *insight.Report, q request) {
 				Views: number(views), Clicks: number(clicks), Share: int((views + clicks) * 100 / max(most, 1))})
 		}
 		if views, clicks := b.Other.Of(q.classes); views+clicks > 0 {
-			p.Items = append(p.Items, item{Label: count(int64(b.Others), "other", "others"), Views: number(views), Clicks: number(clicks),
+			label := count(int64(b.Others), "other", "others")
+			if b.Folded {
+				label = "All others"
+			}
+			p.Items = append(p.Items, item{Label: label, Views: number(views), Clicks: number(clicks),
 				Other: true})
 		}
 		// Panels of which nothing is known say nothing: they are left out, the first six not.
-		if known := len(p.Items) > 1 || len(p.Items) == 1 && b.Items[0].Value != ""; i < 6 || known {
+		if known := len(p.Items) > 1 || len(p.Items) == 1 && (b.Folded || b.Items[0].Value != ""); i < 6 || known {
 			n.Panels = append(n.Panels, p)
 		}
 	}

@@ -134,8 +134,11 @@ type Breakdown struct {
 	Dimension Dimension
 	Items     []Item // the limit's most, by the order that was asked for
 	Other     Tally  // the rest together
-	Others    int    // how many values are in it
-	Source    Source
+	Others    int    // how many values are in it; those that closed days keep as one count as one
+	// Folded is true where closed days have kept values as one, which are in Other: how many they are is not known any more, and what an item
+	// had on a day on which it was not among the most frequent is missing from it.
+	Folded bool
+	Source Source
 }
 
 // Order says what the items of a breakdown are sorted by: the most first, of the classes that count.
@@ -180,6 +183,10 @@ func (r *Reader) Breakdowns(ctx context.Context, q Question, dimensions []Dimens
 	for i, d := range dimensions {
 		b := Breakdown{Dimension: d, Source: source}
 		for _, item := range sums[string(d)] {
+			if item.Value == Rest {
+				b.Folded, b.Other, b.Others = true, item.Tally, 1
+				continue
+			}
 			b.Items = append(b.Items, *item)
 		}
 		weight := func(t Tally) int64 {
@@ -196,7 +203,7 @@ func (r *Reader) Breakdowns(ctx context.Context, q Question, dimensions []Dimens
 			return cmp.Or(cmp.Compare(weight(y.Tally), weight(x.Tally)), cmp.Compare(x.Value, y.Value))
 		})
 		if o.Limit > 0 && len(b.Items) > o.Limit {
-			b.Others = len(b.Items) - o.Limit
+			b.Others += len(b.Items) - o.Limit
 			for _, item := range b.Items[o.Limit:] {
 				b.Other.Merge(item.Tally)
 			}

@@ -1,8 +1,11 @@
 package insight
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -50,7 +53,7 @@ func history(random *rand.Rand, profile int64, zone *time.Location, around time.
 	for range 600 {
 		at := begin.Add(time.Duration(random.Int64N(int64(days) * 24 * int64(time.Hour)))).Truncate(time.Microsecond)
 		e := happened{time: at, date: dayOf(at.In(zone)), class: Person, profile: profile, visitor: random.Uint64N(40), surface: "page",
-			country: []string{"DE", "AT", "", "O'X\\"}[random.IntN(4)], channel: []string{"direct", "social"}[random.IntN(2)]}
+			country: []string{"DE", "AT", "", "O'X\\", "DE", "FR", "IT", "(other)"}[random.IntN(8)], channel: []string{"direct", "social"}[random.IntN(2)]}
 		if random.IntN(4) == 0 {
 			e.class = "bot"
 		}
@@ -62,6 +65,38 @@ func history(random *rand.Rand, profile int64, zone *time.Location, around time.
 		events = append(events, e)
 	}
 	return events, dates
+}
+
+// lost says which countries the days that are closed have put together.
+func lost(events []happened, closed map[day]bool) func(happened) bool {
+	type of struct {
+		profile int64
+		date    day
+	}
+	type weight struct{ people, n int }
+	weights := map[of]map[string]weight{}
+	for _, e := range events {
+		at := of{e.profile, e.date}
+		if weights[at] == nil {
+			weights[at] = map[string]weight{}
+		}
+		w := weights[at][e.country]
+		w.n++
+		if e.class == Person {
+			w.people++
+		}
+		weights[at][e.country] = w
+	}
+	kept := map[of][]string{}
+	for at, of := range weights {
+		kept[at] = slices.SortedFunc(maps.Keys(of), func(a, b string) int {
+			return cmp.Or(cmp.Compare(of[b].people, of[a].people), cmp.Compare(of[b].n, of[a].n), cmp.Compare(a, b))
+		})
+		kept[at] = kept[at][:min(len(of), mostKept)]
+	}
+	return func(e happened) bool {
+		return closed[e.date] && !slices.Contains(kept[of{e.profile, e.date}], e.country)
+	}
 }
 
 // TestEveryPanelSumsToTheHeadline asks for random ranges, in zones of all kinds, around switches of the clock, with closed, open and cut
@@ -92,15 +127,18 @@ func TestEveryPanelSumsToTheHeadline(t *testing.T) {
 		creators = append(creators, creator{int64(i + 1), zone, around})
 	}
 	w.insert(all...)
-	dates := map[day]bool{}
+	dates, closed := map[day]bool{}, map[day]bool{}
 	for _, e := range all {
 		dates[e.date] = true
 	}
 	for d := range dates {
-		if random.IntN(2) > 0 {
+		if random.IntN(3) > 0 {
 			w.close(d)
+			closed[d] = true
 		}
 	}
+	isLost := lost(all, closed)
+	foldings := 0
 
 	asked := []*time.Location{}
 	for _, name := range []string{"UTC", "Asia/Kolkata", "America/New_York", "Pacific/Apia"} {
@@ -162,17 +200,31 @@ func TestEveryPanelSumsToTheHeadline(t *testing.T) {
 		}
 		breakdowns, err := w.Breakdowns(ctx, q, Dimensions(), Order{Classes: Classes(), Limit: 2, Viewers: true})
 		require.NoError(t, err, about)
+		// A date that the range cuts is read from its events, and so is what other dimensions than the country narrow down.
+		cut := map[day]bool{}
+		for _, e := range all {
+			if e.profile == q.Profile && (e.time.Before(first) || !e.time.Before(end)) {
+				cut[e.date] = true
+			}
+		}
+		folds := func(e happened) bool { return round%4 < 2 && !cut[e.date] && (isLost(e) || e.country == Rest) }
 		for _, b := range breakdowns {
 			sum := b.Other
+			if b.Folded {
+				foldings++
+			}
 			for _, item := range b.Items {
 				sum.Merge(item.Tally)
+				require.NotEqual(t, Rest, item.Value, "%s, %s", about, b.Dimension)
 				require.Equal(t, b.Dimension.inSeries(), item.Viewers == nil)
 				if b.Dimension == "country" || b.Dimension == "channel" {
 					of := truth(all, q, func(e happened) bool {
-						return keep(e) && (b.Dimension == "country" && e.country == item.Value || b.Dimension == "channel" && e.channel == item.Value)
+						return keep(e) && (b.Dimension == "country" && e.country == item.Value && !folds(e) || b.Dimension == "channel" && e.channel == item.Value)
 					})
 					for class, n := range of {
 						require.Equal(t, n.UniqueViewers, item.Viewers[class], "%s, viewers of %s %q", about, b.Dimension, item.Value)
+						require.Equal(t, n.Views, item.Views[class], "%s, views of %s %q", about, b.Dimension, item.Value)
+						require.Equal(t, n.Clicks, item.Clicks[class], "%s, clicks of %s %q", about, b.Dimension, item.Value)
 					}
 				}
 				if b.Dimension == ByLink {
@@ -189,6 +241,7 @@ func TestEveryPanelSumsToTheHeadline(t *testing.T) {
 			}
 		}
 	}
+	require.Positive(t, foldings, "no breakdown met a value that stands for others")
 }
 
 // TestAggregatesNeedNoEvents: where single events are deleted, what is closed still answers; what needs them says so.
@@ -211,13 +264,31 @@ func TestAggregatesNeedNoEvents(t *testing.T) {
 	require.Equal(t, Aggregates, totals.Source)
 	require.Equal(t, truth(events, q, everything), totals.ByClass)
 
+	// Of the rare values only their sum is left.
+	isLost := lost(events, dates)
+	breakdowns, err := w.Breakdowns(ctx, q, []Dimension{"country"}, Order{Classes: Classes()})
+	require.NoError(t, err)
+	require.True(t, breakdowns[0].Folded)
+	require.Equal(t, 1, breakdowns[0].Others)
+	var rest int64
+	for _, e := range events {
+		if e.time.Before(q.From) || !e.time.Before(q.To) {
+			continue
+		}
+		if isLost(e) || e.country == Rest {
+			rest++
+		}
+	}
+	views, clicks := breakdowns[0].Other.Of(Classes())
+	require.Equal(t, rest, views+clicks)
+
 	germans := q
 	germans.Filters = Filters{{"country", []string{"DE"}}}
 	totals, err = w.Totals(ctx, germans)
 	require.NoError(t, err)
 	require.False(t, totals.KnowsUnique)
 	require.False(t, totals.KnowsPage)
-	want := truth(events, q, func(e happened) bool { return e.country == "DE" })[Person]
+	want := truth(events, q, func(e happened) bool { return e.country == "DE" && !isLost(e) })[Person]
 	require.Equal(t, want.Clicks, totals.ByClass[Person].Clicks)
 	require.Equal(t, want.Views, totals.ByClass[Person].Views)
 
@@ -270,7 +341,7 @@ func TestFilters(t *testing.T) {
 	f, err := ParseFilters([]string{"country:DE", "link:7", "country:AT", "country:DE", "utm_source:a:b", "place:"})
 	require.NoError(t, err)
 	require.Equal(t, Filters{{"country", []string{"DE", "AT"}}, {ByLink, []string{"7"}}, {"utm_source", []string{"a:b"}}, {"place", []string{""}}}, f)
-	for _, bad := range []string{"country", "visitor:1", "link:x", "link:-1", "surface:moon", ":x", "layout:1 OR 1"} {
+	for _, bad := range []string{"country", "visitor:1", "link:x", "link:-1", "surface:moon", ":x", "layout:1 OR 1", "country:(other)", "layout:(other)", "referrer_host:(other)"} {
 		_, err := ParseFilters([]string{bad})
 		var e *BadFilter
 		require.ErrorAs(t, err, &e, bad)

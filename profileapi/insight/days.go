@@ -125,25 +125,72 @@ func (e *Expired) Error() string {
 	return "single events before " + e.Before.Format(time.DateOnly) + " are deleted: ask for a later time, or with no filter or one filter for whole days of the profile's time zone"
 }
 
+// unfold makes days cut ones of which the events have to be read because closed days have put values together that a filter asks for. Where
+// the events are deleted it leaves them: what is found there is what was kept.
+func (r *Reader) unfold(ctx context.Context, q Question, s *split) error {
+	filters := q.Filters.without(ByLink)
+	if len(filters) != 1 || filters[0].Dimension == BySurface || len(s.whole) == 0 {
+		return nil
+	}
+	f := filters[0]
+	values := make([]string, len(f.Values))
+	for i, v := range f.Values {
+		values[i] = literal(v)
+	}
+	// A day that has kept all of the values, or has kept all that there were, answers by itself.
+	var date int64
+	var folded []day
+	err := r.each(ctx, fmt.Sprintf(`SELECT toInt64(toUInt16(date)) AS d FROM %s WHERE profile_id = %d AND dimension = %s AND date IN (%s) AND value IN (%s, %s)
+		GROUP BY d HAVING countIf(value = %[5]s) > 0 AND uniqExact(value) <= %[7]d`, r.layout.All("days"), q.Profile, literal(string(f.Dimension)), dates(s.whole),
+		literal(Rest), strings.Join(values, ","), len(f.Values)), []any{&date}, func() error { folded = append(folded, day(date)); return nil })
+	if err != nil {
+		return fmt.Errorf("look for values that were put together: %w", err)
+	}
+	if len(folded) == 0 {
+		return nil
+	}
+	before, err := r.expired(ctx)
+	if err != nil {
+		return err
+	}
+	for _, date := range folded {
+		if !date.time().Before(before) {
+			s.whole = slices.DeleteFunc(s.whole, func(d day) bool { return d == date })
+			s.cut = append(s.cut, date)
+		}
+	}
+	return nil
+}
+
 // retained returns an Expired error if raw events of one of the dates are deleted.
 func (r *Reader) retained(ctx context.Context, list []day) error {
 	if len(list) == 0 {
 		return nil
 	}
+	before, err := r.expired(ctx)
+	if err != nil {
+		return err
+	}
+	if slices.Min(list).time().Before(before) {
+		return &Expired{Before: before}
+	}
+	return nil
+}
+
+// expired returns the first date of which raw events are there still; zero: of all.
+func (r *Reader) expired(ctx context.Context) (time.Time, error) {
 	rows, err := r.pool.Query(ctx, `SELECT month FROM expired_months ORDER BY month DESC LIMIT 1`)
 	if err != nil {
-		return fmt.Errorf("read which months have expired: %w", err)
+		return time.Time{}, fmt.Errorf("read which months have expired: %w", err)
 	}
 	months, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
 	if err != nil {
-		return fmt.Errorf("read which months have expired: %w", err)
+		return time.Time{}, fmt.Errorf("read which months have expired: %w", err)
 	}
-	for _, m := range months {
-		if before := m.AddDate(0, 1, 0); slices.Min(list).time().Before(before) {
-			return &Expired{Before: before}
-		}
+	if len(months) == 0 {
+		return time.Time{}, nil
 	}
-	return nil
+	return months[0].AddDate(0, 1, 0), nil
 }
 
 func dates(days []day) string {

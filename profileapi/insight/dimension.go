@@ -29,6 +29,10 @@ func (d Dimension) Valid() bool { return slices.Contains(Dimensions(), d) }
 // inSeries says whether the quarter hours of closed and open days can be told apart by d.
 func (d Dimension) inSeries() bool { return d == ByLink || d == BySurface }
 
+// Rest is the value that stands, in a closed day, for all values of a dimension but the most frequent ones (rollup/day.Other). It is never an
+// item of a breakdown, and cannot be filtered for: the same events have other values before their day is closed.
+const Rest = "(other)"
+
 // value is the expression that gives d's value as a string, from the events or from the series of closed days.
 func (d Dimension) value() string {
 	switch d {
@@ -77,6 +81,8 @@ func ParseFilters(list []string) (Filters, error) {
 			value = strconv.FormatUint(n, 10)
 		case d == BySurface && !slices.Contains([]string{"page", "direct", "qr", "unknown"}, value):
 			return nil, &BadFilter{f, "a surface is page, direct, qr or unknown"}
+		case value == Rest:
+			return nil, &BadFilter{f, "this stands for values that are too many to be kept one by one: filter for one of them"}
 		}
 		i := slices.IndexFunc(all, func(have Filter) bool { return have.Dimension == d })
 		if i < 0 {

@@ -144,6 +144,9 @@ func (r *Reader) count(ctx context.Context, q Question, panels []panel) (cells [
 		if err != nil {
 			return nil, "", err
 		}
+		if err := r.unfold(ctx, q, &s); err != nil {
+			return nil, "", err
+		}
 		var closedCut []day
 		for _, date := range s.cut {
 			if !contains(d.open, date) {

@@ -81,6 +81,9 @@ func (w *world) insert(events ...happened) {
 	require.NoError(w.t, batch.Send())
 }
 
+// mostKept is how many values of a dimension a closed day of a world keeps of a profile.
+const mostKept = 3
+
 // close writes what rollup writes about a day (rollup/day), in the words of schemas/clickhouse/migrations/0002_days.sql.
 func (w *world) close(date day) {
 	w.t.Helper()
@@ -93,8 +96,10 @@ func (w *world) close(date day) {
 	}
 	for _, d := range Dimensions() {
 		if d != ByLink {
-			panels = append(panels, strings.ReplaceAll("SELECT date, profile_id, '@', toString(@), kind, class, link_id, "+none+", count(), uniqExact(visitor)", "@", string(d))+
-				from+", kind, link_id, "+string(d))
+			panels = append(panels, strings.ReplaceAll(fmt.Sprintf(`SELECT date, profile_id, '@', if((profile_id, toString(@)) IN (SELECT profile_id, word FROM (
+				SELECT profile_id, toString(@) AS word, countIf(class = 'person') AS people, count() AS n FROM %s WHERE date = toDate(%d) GROUP BY profile_id, word
+				ORDER BY profile_id, people DESC, n DESC, word LIMIT %d BY profile_id)), toString(@), '%s') AS v, kind, class, link_id, `,
+				w.layout.Local("events"), date, mostKept, Rest)+none+", count(), uniqExact(visitor)", "@", string(d))+from+", kind, link_id, v")
 		}
 	}
 	for _, p := range panels {
