@@ -142,7 +142,7 @@ func New(o Options, pool *pgxpool.Pool, log *slog.Logger, registry prometheus.Re
 		return nil, err
 	}
 	cache, err := ristretto.NewCache(&ristretto.Config[uint64, *entry]{
-		NumCounters: max(o.CacheBytes/64, 1<<14), // ten for each entry of some 600 bytes
+		NumCounters: max(o.CacheBytes/256, 1<<14), // more than one for each entry of some 400 bytes; each takes four bytes, used or not
 		MaxCost:     o.CacheBytes,
 		BufferItems: 64,
 		KeyToHash:   func(hash uint64) (uint64, uint64) { return hash, 0 }, // an entry knows its own name
@@ -207,10 +207,10 @@ func (d *Directory) Link(host string, code []byte) (*Link, error) {
 		return nil, err
 	}
 	v := e.value.Load()
-	if v == nil || v.link == nil || v.link.Target == nil {
+	if v == nil || v.link.Target == nil {
 		return nil, ErrUnknown
 	}
-	return v.link, nil
+	return &v.link, nil
 }
 
 // Profile returns the profile with a handle in lower case. Nothing is allocated when it is known. Errors: ErrUnknown, ErrAway.
@@ -249,7 +249,7 @@ func (d *Directory) find(kind kind, host string, name []byte) (*entry, error) {
 		e.use()
 		d.metrics.hits.Inc()
 		if kind == kindLink {
-			d.bring(e)
+			d.bring(e, hash)
 		}
 		return e, nil
 	}
@@ -286,14 +286,20 @@ func wellFormed(name []byte) bool {
 // hash names an entry. The seed is this process's own, so nobody can make names that collide; should two do so all the same, an
 // entry's own name tells them apart, and they take turns in the cache.
 func (d *Directory) hash(kind kind, host string, name []byte) uint64 {
-	h := maphash.Bytes(d.seed, name) + uint64(kind)
+	return d.rehash(maphash.Bytes(d.seed, name), kind, host)
+}
+
+func (d *Directory) rehash(name uint64, kind kind, host string) uint64 {
+	h := name + uint64(kind)
 	if host != "" {
 		h ^= bits.RotateLeft64(maphash.String(d.seed, host), 17)
 	}
 	return h
 }
 
-func (d *Directory) hashOf(k key) uint64 { return d.hash(k.kind, k.host, []byte(k.name)) }
+func (d *Directory) hashOf(k key) uint64 {
+	return d.rehash(maphash.String(d.seed, k.name), k.kind, k.host)
+}
 
 // eachLocked calls yield with every entry that a visitor may be served from, some of them twice.
 func (d *Directory) eachLocked(yield func(*entry)) {

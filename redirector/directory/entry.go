@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"bytes"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -17,7 +18,7 @@ type Link struct {
 	Target    *target.Target
 	Zone      *time.Location // of the profile: says which date it is there
 
-	record string // as the snapshot keeps it
+	record []byte // as the snapshot keeps it; the target is in it, or in the bytes behind it
 }
 
 // Profile is what a profile's page needs. It is not changed any more.
@@ -71,32 +72,44 @@ type key struct {
 	host, name string
 }
 
-// value is what is known of a name; nil is known too: that there is nothing (any more).
+// value is what is known of a name; nil is known too: that there is nothing (any more). It is of a link unless it has a profile: there may be millions of
+// links, so they are not one allocation more.
 type value struct {
-	link    *Link
+	link    Link
 	profile *Profile
 }
 
 // cost is about how many bytes a value takes, its page included.
 func (v *value) cost() int64 {
-	const link, profile, line = 400, 12 << 10, 480 // measured; a profile's page is there twice, once compressed
+	const link, profile, line = 300, 12 << 10, 480 // measured (TestMemoryOfALink); a profile's page is there twice, once compressed
 	switch {
 	case v == nil:
-		return 128
-	case v.link != nil:
-		return int64(link + 2*len(v.link.record))
-	default:
+		return 192
+	case v.profile != nil:
 		return int64(profile + 4*len(v.profile.row.shown.Bio) + line*len(v.profile.row.shown.Links))
+	case v.link.Target.Merges():
+		return int64(2*link + cap(v.link.record))
+	default:
+		return int64(link + cap(v.link.record))
 	}
 }
 
 // entry is a name's place in memory. Its value is replaced when it changed; the entry stays.
 type entry struct {
-	key   key
-	hash  uint64
 	value atomic.Pointer[value]
+	name  string        // host and name in one
 	used  atomic.Uint32 // bits usedHeld and usedSnapshot
+	host  uint16        // bytes of name that are the host
+	kind  kind
 }
+
+func newEntry(k key, v *value) *entry {
+	e := &entry{kind: k.kind, name: k.host + k.name, host: uint16(len(k.host))}
+	e.value.Store(v)
+	return e
+}
+
+func (e *entry) key() key { return key{e.kind, e.name[:e.host], e.name[e.host:]} }
 
 const (
 	usedHeld     = 1 << iota // since held last turned over
@@ -104,7 +117,7 @@ const (
 )
 
 func (e *entry) is(kind kind, host string, name []byte) bool {
-	return e.key.kind == kind && e.key.name == string(name) && e.key.host == host
+	return e.kind == kind && int(e.host) == len(host) && e.name[e.host:] == string(name) && e.name[:e.host] == host
 }
 
 // use notes that a visitor asked. Reading first keeps a viral link's line shared between processors.
@@ -134,8 +147,10 @@ func (z *zones) zone(name string, log *slog.Logger) *time.Location {
 	return zone
 }
 
-func (d *Directory) newLink(r linkRow) *Link {
-	l := &Link{ID: r.id, ProfileID: r.profile, Zone: d.zones.zone(r.zone, d.log), record: string(appendLink(nil, r))}
+func (d *Directory) newLink(r linkRow) Link {
+	l := Link{ID: r.id, ProfileID: r.profile, Zone: d.zones.zone(r.zone, d.log)}
+	record := appendLink(nil, r)
+	length := len(record)
 	mode, err := target.ParseMode(r.mode)
 	if err == nil {
 		l.Target, err = target.Prepare(target.Settings{URL: r.url, Mode: mode, UTM: target.UTM{
@@ -144,7 +159,14 @@ func (d *Directory) newLink(r linkRow) *Link {
 	}
 	if err != nil {
 		d.log.Warn("a link leads nowhere: edit its target", "link", r.id, "error", err)
+	} else if !bytes.Contains(record, l.Target.Plain()) {
+		record = append(record, l.Target.Plain()...)
 	}
+	record = append(make([]byte, 0, len(record)), record...) // without the room that it grew into
+	if l.Target != nil {
+		l.Target.Within(record)
+	}
+	l.record = record[:length]
 	return l
 }
 

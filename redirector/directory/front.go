@@ -33,7 +33,7 @@ func (f *front) place(hash uint64) *atomic.Pointer[entry] {
 
 // get returns a link's entry, if it has its place.
 func (f *front) get(hash uint64, host string, code []byte) *entry {
-	if e := f.place(hash).Load(); e != nil && e.hash == hash && e.is(kindLink, host, code) {
+	if e := f.place(hash).Load(); e != nil && e.is(kindLink, host, code) {
 		return e
 	}
 	return nil
@@ -48,17 +48,20 @@ func (f *front) each(yield func(*entry)) {
 }
 
 // bring gives an entry its place in the front, now and then. It waits for nobody.
-func (d *Directory) bring(e *entry) {
-	place := d.front.place(e.hash)
+func (d *Directory) bring(e *entry, hash uint64) {
+	place := d.front.place(hash)
 	if place.Load() != nil && rand.Uint32N(frontChance) != 0 || !d.mu.TryLock() {
 		return
 	}
 	defer d.mu.Unlock()
-	if d.knownLocked(e.key, e.hash) != e {
+	if d.knownLocked(e.key(), hash) != e {
 		return // gone meanwhile, and no announcement would find it
 	}
 	before := place.Swap(e)
-	if before != nil && d.knownLocked(before.key, before.hash) == nil && before.used.Load()&usedHeld != 0 {
-		d.holdLocked(before) // in use, and the cache did not hear of it
+	if before == nil || before.used.Load()&usedHeld == 0 {
+		return
+	}
+	if k := before.key(); d.knownLocked(k, d.hashOf(k)) == nil {
+		d.holdLocked(before, d.hashOf(k)) // in use, and the cache did not hear of it
 	}
 }

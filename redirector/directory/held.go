@@ -30,15 +30,15 @@ func (h *held) each(yield func(*entry)) {
 }
 
 // holdLocked makes e known: in the cache, and beside it for a moment.
-func (d *Directory) holdLocked(e *entry) {
+func (d *Directory) holdLocked(e *entry, hash uint64) {
 	h := &d.held
 	if h.young == nil || h.bytes > maxHeld {
 		d.turnLocked()
 	}
 	cost := e.value.Load().cost()
-	h.young[e.hash] = e
+	h.young[hash] = e
 	h.bytes += cost
-	d.cache.Set(e.hash, e, cost)
+	d.cache.Set(hash, e, cost)
 }
 
 // turnLocked drops the old generation, except for what is in use and not in the cache: that is offered to the cache again.
@@ -48,13 +48,13 @@ func (d *Directory) turnLocked() {
 	h := &d.held
 	leaving := h.old
 	h.old, h.young, h.bytes, h.since = h.young, map[uint64]*entry{}, 0, time.Now()
-	for _, e := range leaving {
+	for hash, e := range leaving {
 		if e.used.Load()&usedHeld == 0 || h.bytes > maxHeld {
 			continue
 		}
 		e.used.And(^uint32(usedHeld))
-		if in, ok := d.cache.Get(e.hash); !ok || in != e {
-			d.holdLocked(e)
+		if in, ok := d.cache.Get(hash); !ok || in != e {
+			d.holdLocked(e, hash)
 		}
 	}
 }

@@ -84,13 +84,13 @@ func (d *Directory) join(k key, hash uint64) (*call, *entry, error) {
 
 // knownLocked returns the entry of a name, from wherever it is.
 func (d *Directory) knownLocked(k key, hash uint64) *entry {
-	if e := d.held.get(hash); e != nil && e.key == k {
+	if e := d.held.get(hash); e != nil && e.key() == k {
 		return e
 	}
-	if e := d.front.place(hash).Load(); e != nil && e.key == k {
+	if e := d.front.place(hash).Load(); e != nil && e.key() == k {
 		return e
 	}
-	if e, ok := d.cache.Get(hash); ok && e.key == k {
+	if e, ok := d.cache.Get(hash); ok && e.key() == k {
 		return e
 	}
 	return nil
@@ -169,10 +169,9 @@ func (d *Directory) becomesKnownLocked(k key, hash uint64, v *value) *entry {
 		d.wake()
 		return e
 	}
-	e := &entry{key: k, hash: hash}
-	e.value.Store(v)
+	e := newEntry(k, v)
 	e.use()
-	d.holdLocked(e)
+	d.holdLocked(e, hash)
 	d.unsaved.Store(true)
 	return e
 }

@@ -58,7 +58,7 @@ func (d *Directory) refreshSome(ctx context.Context) (more bool, err error) {
 	if len(work.entries) > 0 {
 		keys := make([]key, len(work.entries))
 		for i, e := range work.entries {
-			keys[i] = e.key
+			keys[i] = e.key()
 		}
 		values, err := d.query(ctx, keys)
 		if err != nil {
@@ -66,7 +66,7 @@ func (d *Directory) refreshSome(ctx context.Context) (more bool, err error) {
 			return true, fmt.Errorf("load again: %w", err)
 		}
 		for _, e := range work.entries {
-			e.value.Store(values[e.key])
+			e.value.Store(values[e.key()])
 		}
 		d.metrics.refreshed.Add(float64(len(keys)))
 		d.unsaved.Store(true)
@@ -118,7 +118,7 @@ func (d *Directory) giveBack(work stale, heard time.Time) {
 	}
 	d.heard = heard
 	for _, e := range work.entries {
-		d.changed[e.hash] = e
+		d.changed[d.hashOf(e.key())] = e
 	}
 }
 

@@ -114,9 +114,9 @@ func appendLink(b []byte, r linkRow) []byte {
 func appendValue(b []byte, v *value) []byte {
 	switch {
 	case v == nil: // what does not exist any more is not worth keeping
-	case v.link != nil:
+	case v.profile == nil:
 		b = append(b, v.link.record...)
-	case v.profile != nil:
+	default:
 		r := v.profile.row
 		b = append(b, byte(kindProfile))
 		b = binary.AppendUvarint(b, r.id)
@@ -247,11 +247,10 @@ func (d *Directory) decode(body []byte) (names int, err error) {
 
 // remember puts a value into the cache. Ristretto drops what comes too fast, so it is waited for.
 func (d *Directory) remember(k key, v *value) {
-	e := &entry{key: k, hash: d.hashOf(k)}
-	e.value.Store(v)
-	if !d.cache.Set(e.hash, e, v.cost()) {
+	e, hash := newEntry(k, v), d.hashOf(k)
+	if !d.cache.Set(hash, e, v.cost()) {
 		d.cache.Wait()
-		d.cache.Set(e.hash, e, v.cost())
+		d.cache.Set(hash, e, v.cost())
 	}
 }
 

@@ -7,6 +7,7 @@
 package target
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/url"
@@ -95,7 +96,7 @@ func Prepare(s Settings) (*Target, error) {
 		own[p.name] = p.value != ""
 	}
 
-	t := &merge{mode: s.Mode, names: map[string]int{}}
+	t := &merge{mode: s.Mode}
 	t.base = appendSafe(append(t.base, origin...), path)
 	if hasQuery {
 		t.base = append(t.base, '?')
@@ -202,10 +203,30 @@ func cutLast(s, separator string) (before, after string, found bool) {
 	return s, "", false
 }
 
+// Within has t use the bytes of b for its own, if they stand there, so that they are in memory once. It is called before t is used by others, and b
+// is not changed any more. It tells whether it was so.
+func (t *Target) Within(b []byte) bool {
+	at := bytes.Index(b, t.plain)
+	if at < 0 {
+		return false
+	}
+	t.plain = b[at : at+len(t.plain) : at+len(t.plain)]
+	if m := t.merge; m != nil {
+		m.base, m.fragment = t.plain[:len(m.base):len(m.base)], t.plain[len(m.base):]
+	}
+	return true
+}
+
+// Merges tells whether the visitor's query string changes the address. A nil t does not.
+func (t *Target) Merges() bool { return t != nil && t.merge != nil }
+
 // remember gives every name of the base a number. Empty segments have no name.
 func (t *merge) remember(name, segment string) {
 	if segment == "" {
 		return
+	}
+	if t.names == nil {
+		t.names = map[string]int{}
 	}
 	if _, known := t.names[name]; !known {
 		t.names[name] = len(t.names)

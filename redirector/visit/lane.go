@@ -34,11 +34,11 @@ func (h *Handler) take(c *connection, request []byte) (taken bool, err error) {
 		return false, nil
 	}
 	now := v.began
+	h.metrics.lane.Inc() // before the answer: who has it may look
 	c.writeBy.at.Store(now.Add(c.all.limits.Answer).UnixNano())
 	err = c.wire.write(c.TCPConn, answer)
 	c.writeBy.at.Store(0)
 	c.readBy.at.Store(now.Add(c.all.limits.Idle).UnixNano())
-	h.metrics.lane.Inc()
 	h.metrics.answered(kindRedirect, fasthttp.StatusFound, time.Since(now))
 	return true, err
 }
