@@ -42,10 +42,10 @@ func (b *Bench) export(ctx context.Context) (*Table, error) {
 		}
 		b.Say("%d events made", rows)
 	}
-	if err := tables[0].Do(ctx, "OPTIMIZE TABLE small.events FINAL"); err != nil {
-		return nil, err
-	}
 	for _, t := range tables {
+		if err := t.Do(ctx, "OPTIMIZE TABLE "+t.Database()+".events FINAL"); err != nil {
+			return nil, err
+		}
 		if err := t.Merged(ctx); err != nil {
 			return nil, err
 		}
