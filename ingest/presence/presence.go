@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"spillway.dev/ingest/table"
+	"spillway.dev/schemas/sequence"
 )
 
 // Stream is what is known of one stream in one partition.
@@ -172,7 +173,7 @@ FROM ` + l.table.Layout.All("events") + ` WHERE partition = ` + fmt.Sprint(l.par
 		if err := scan(&id, &n, &least, &greatest, &total, &squares); err != nil {
 			return err
 		}
-		if n == greatest-least+1 && total == sums(greatest)-sums(least-1) && squares == sumsOfSquares(greatest)-sumsOfSquares(least-1) {
+		if (sequence.Sums{Count: n, Sum: total, Squares: squares}) == sequence.Run(least, greatest) {
 			l.into.Stream(id).Add(least, greatest)
 		} else {
 			l.withHoles = append(l.withHoles, id)
@@ -180,36 +181,6 @@ FROM ` + l.table.Layout.All("events") + ` WHERE partition = ` + fmt.Sprint(l.par
 		return nil
 	})
 }
-
-// sums returns 1 + 2 + … + n, modulo 2^64.
-func sums(n uint64) uint64 {
-	if n%2 == 0 {
-		return n / 2 * (n + 1)
-	}
-	return (n + 1) / 2 * n
-}
-
-// sumsOfSquares returns 1² + 2² + … + n², modulo 2^64: n(n+1)(2n+1)/6, divided where it is divisible before it overflows.
-func sumsOfSquares(n uint64) uint64 {
-	a, b, c := n, n+1, 2*n+1
-	if a%2 == 0 {
-		a /= 2
-	} else {
-		b /= 2
-	}
-	switch {
-	case a%3 == 0:
-		a /= 3
-	case b%3 == 0:
-		b /= 3
-	default:
-		c = c3(n)
-	}
-	return a * b * c
-}
-
-// c3 returns (2n+1)/3 where 3 divides it, also if 2n+1 does not fit into 64 bits.
-func c3(n uint64) uint64 { return n/3*2 + (n%3*2+1)/3 }
 
 // streamsAtOnce bounds how many streams with holes are read by one question.
 const streamsAtOnce = 256

@@ -3,6 +3,8 @@ package stream
 import (
 	"cmp"
 	"slices"
+
+	"spillway.dev/schemas/sequence"
 )
 
 // Range is a run of sequences: First to Last, both included.
@@ -76,42 +78,10 @@ func upTo(n uint64) Ranges {
 	return Ranges{{1, n}}
 }
 
-// sums are how many sequences a set has, their sum and the sum of their squares, modulo 2^64. A multiset of numbers from 1 to n that has
-// the sums of 1 … n is 1 … n, but for coincidences that take several holes and doubles at once.
-type sums struct{ count, sum, squares uint64 }
-
-// sumsUpTo are the sums of 1 … n.
-func sumsUpTo(n uint64) sums {
-	// Divided before anything can overflow.
-	a, b, c := n, n+1, 2*n+1
-	if a%2 == 0 {
-		a /= 2
-	} else {
-		b /= 2
-	}
-	sum := a * b
-	switch {
-	case a%3 == 0:
-		a /= 3
-	case b%3 == 0:
-		b /= 3
-	default:
-		// 2n+1 overflows from 2^63 on; no stream is that long.
-		c /= 3
-	}
-	return sums{n, sum, a * b * c}
-}
-
-func (s sums) plus(o sums) sums { return sums{s.count + o.count, s.sum + o.sum, s.squares + o.squares} }
-func (s sums) minus(o sums) sums {
-	return sums{s.count - o.count, s.sum - o.sum, s.squares - o.squares}
-}
-
 // sums of a set.
-func (s Ranges) sums() sums {
-	var all sums
+func (s Ranges) sums() (all sequence.Sums) {
 	for _, r := range s {
-		all = all.plus(sumsUpTo(r.Last)).minus(sumsUpTo(r.First - 1))
+		all = all.Plus(sequence.Run(r.First, r.Last))
 	}
 	return all
 }

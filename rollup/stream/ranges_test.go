@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"spillway.dev/schemas/sequence"
 )
 
 func set(s Ranges) map[uint64]bool {
@@ -45,13 +47,7 @@ func TestRangesAreSets(t *testing.T) {
 			sum += n
 			squares += n * n
 		}
-		require.Equal(t, sums{uint64(len(set(ua))), sum, squares}, ua.sums())
+		require.Equal(t, sequence.Sums{Count: uint64(len(set(ua))), Sum: sum, Squares: squares}, ua.sums())
 	}
-	require.Equal(t, sums{5_000_000_000, 5_000_000_000 / 2 * 5_000_000_001, func() uint64 {
-		var s uint64 // by another way: the sum of squares of 1 … n grows by n² each
-		n := uint64(5_000_000_000)
-		s = sumsUpTo(n - 1).squares
-		return s + n*n
-	}()}, sumsUpTo(5_000_000_000))
 	require.Equal(t, Ranges(nil), upTo(0))
 }

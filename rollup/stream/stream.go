@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"spillway.dev/rollup/table"
+	"spillway.dev/schemas/sequence"
 )
 
 // Name names a lane.
@@ -54,7 +55,7 @@ type Lane struct {
 
 	Expired Ranges // sequences whose rows were dropped with their month
 
-	sums sums
+	sums sequence.Sums
 }
 
 // Length is how many events the lane is known to have had.
@@ -73,7 +74,7 @@ func (l *Lane) Stored() (highest uint64, whole bool) {
 	if k := len(l.Expired); k > 0 {
 		highest = max(highest, l.Expired[k-1].Last)
 	}
-	return highest, l.sums.plus(l.Expired.sums()) == sumsUpTo(highest)
+	return highest, l.sums.Plus(l.Expired.sums()) == sequence.UpTo(highest)
 }
 
 // Detail is what is there of a lane, row by row.
@@ -157,10 +158,10 @@ func (all lanes) loadStored(ctx context.Context, t *table.Tables, where string) 
 	var l Lane
 	err := t.Each(ctx, `SELECT partition, stream AS s, count(), max(sequence), sum(sequence), sum(sequence * sequence), min(time), max(time)
 		FROM `+t.All("events")+where+` GROUP BY partition, stream`,
-		[]any{&n.Partition, &n.Stream, &l.Rows, &l.Highest, &l.sums.sum, &l.sums.squares, &l.First, &l.Last}, func() error {
+		[]any{&n.Partition, &n.Stream, &l.Rows, &l.Highest, &l.sums.Sum, &l.sums.Squares, &l.First, &l.Last}, func() error {
 			to := all.lane(n)
 			to.Rows, to.Highest, to.First, to.Last = l.Rows, l.Highest, l.First, l.Last
-			to.sums = sums{l.Rows, l.sums.sum, l.sums.squares}
+			to.sums = sequence.Sums{Count: l.Rows, Sum: l.sums.Sum, Squares: l.sums.Squares}
 			return nil
 		})
 	if err != nil {
@@ -288,13 +289,13 @@ func LoadPartition(ctx context.Context, t *table.Tables, id string) (map[Name]Ra
 	var scattered []Name
 	var n Name
 	var lowest, highest uint64
-	var s sums
+	var s sequence.Sums
 	where := "_partition_id = '" + id + "'"
 	err := t.Each(ctx, `SELECT partition, stream AS s, count(), min(sequence), max(sequence), sum(sequence), sum(sequence * sequence)
 		FROM `+t.All("events")+` WHERE `+where+` GROUP BY partition, stream`,
-		[]any{&n.Partition, &n.Stream, &s.count, &lowest, &highest, &s.sum, &s.squares}, func() error {
-			if run := (Ranges{{lowest, highest}}); run.sums() == s {
-				present[n] = run
+		[]any{&n.Partition, &n.Stream, &s.Count, &lowest, &highest, &s.Sum, &s.Squares}, func() error {
+			if sequence.Run(lowest, highest) == s {
+				present[n] = Ranges{{lowest, highest}}
 			} else {
 				scattered = append(scattered, n)
 			}

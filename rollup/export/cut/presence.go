@@ -9,6 +9,7 @@ import (
 
 	"spillway.dev/rollup/export/source"
 	schema "spillway.dev/schemas/clickhouse"
+	"spillway.dev/schemas/sequence"
 )
 
 // projected lets ClickHouse answer from the projection `streams`, a few rows for each part, instead of reading all events.
@@ -25,7 +26,7 @@ type Table struct {
 // lane is what the table and its record of expired events say about a lane.
 type lane struct {
 	Lane
-	sums     Sums
+	sums     sequence.Sums
 	highest  uint64
 	from, to time.Time // of its events
 	expired  Ranges    // what was there in months that were dropped
@@ -68,7 +69,7 @@ func (t Table) lanes(ctx context.Context) (map[Lane]*lane, error) {
 		Settings: projected(),
 	}, func(r source.Row) error {
 		l := at(Lane{r.Uint(0), uint32(r.Uint(1))})
-		l.sums = Sums{Count: r.Uint(2), Sum: r.Uint(4), Squares: r.Uint(5)}
+		l.sums = sequence.Sums{Count: r.Uint(2), Sum: r.Uint(4), Squares: r.Uint(5)}
 		l.highest, l.from, l.to = r.Uint(3), r.Time(6), r.Time(7)
 		return nil
 	})
@@ -108,7 +109,7 @@ func (t Table) present(ctx context.Context, lanes []*lane, published Vector) (fo
 		t.Layout.All("events"), look.Predicate(), bucket)},
 		func(r source.Row) error {
 			l, whole := Lane{r.Uint(0), uint32(r.Uint(1))}, Range{r.Uint(3), r.Uint(4)}
-			if (Ranges{whole}.Sums() == Sums{r.Uint(2), r.Uint(5), r.Uint(6)}) {
+			if (sequence.Run(whole.First, whole.Last) == sequence.Sums{Count: r.Uint(2), Sum: r.Uint(5), Squares: r.Uint(6)}) {
 				collected[l] = append(collected[l], whole)
 			} else {
 				number := (whole.First - 1) / bucket

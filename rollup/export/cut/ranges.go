@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+
+	"spillway.dev/schemas/sequence"
 )
 
 // Lane is a stream in a partition: within it events are numbered 1, 2, 3 …
@@ -192,46 +194,12 @@ func (s Ranges) FirstN(n uint64) Ranges {
 	return out
 }
 
-// Sums are a set's count, sum and sum of squares, the latter two modulo 2^64: what ClickHouse's projection `streams` holds. Two
-// sets that agree in all three are taken for the same.
-type Sums struct{ Count, Sum, Squares uint64 }
-
-// Sums returns those of a set.
-func (s Ranges) Sums() Sums {
-	var t Sums
+// Sums returns those of the set.
+func (s Ranges) Sums() (all sequence.Sums) {
 	for _, r := range s {
-		t.Count += r.Len()
-		t.Sum += triangle(r.Last) - triangle(r.First-1)
-		t.Squares += pyramid(r.Last) - pyramid(r.First-1)
+		all = all.Plus(sequence.Run(r.First, r.Last))
 	}
-	return t
-}
-
-// triangle is 1 + 2 + … + n modulo 2^64.
-func triangle(n uint64) uint64 {
-	if n%2 == 0 {
-		return n / 2 * (n + 1)
-	}
-	return (n + 1) / 2 * n
-}
-
-// pyramid is 1² + 2² + … + n² = n(n+1)(2n+1)/6 modulo 2^64. The division is done before the product can wrap.
-func pyramid(n uint64) uint64 {
-	a, b, c := n, n+1, 2*n+1
-	if a%2 == 0 {
-		a /= 2
-	} else {
-		b /= 2
-	}
-	switch {
-	case a%3 == 0:
-		a /= 3
-	case b%3 == 0:
-		b /= 3
-	default:
-		c /= 3
-	}
-	return a * b * c
+	return all
 }
 
 // Vector is the sequences of each lane.
