@@ -44,6 +44,9 @@ type visit struct {
 
 	began time.Time // the lane: when it was read
 	lines lines     // the lane: the header
+
+	accepted    []byte // the lane: Accept-Encoding
+	conditional bool   // the lane: there is an If-None-Match
 }
 
 // header is what a request's header says that is of interest here.
@@ -95,7 +98,7 @@ func (h *Handler) release(v *visit) {
 	clear(v.header.forwarded)
 	v.header = header{forwarded: v.header.forwarded[:0]}
 	v.remote, v.headers, v.host, v.query, v.marks = netip.Addr{}, nil, nil, nil, target.Marks{}
-	v.trapped = false
+	v.trapped, v.accepted, v.conditional = false, nil, false
 	clear(v.lines.found)
 	v.lines = lines{found: v.lines.found[:0]}
 	if cap(v.buffer) > 64<<10 {

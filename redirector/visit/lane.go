@@ -10,12 +10,14 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"spillway.dev/redirector/owner"
+	"spillway.dev/redirector/page"
 	"spillway.dev/redirector/target"
 )
 
-// The lane is the short way for the one request that nearly all are: a plain click of a known link, on a connection that has been used before.
+// The lane is the short way for what nearly all requests are: a plain click of a known link, or a plain view of a known profile, on a connection that has
+// been used before.
 //
-//	request = "GET /" ("l" / "q") "/" code ["?" query] " HTTP/1.1" CRLF *(name ":" value CRLF) CRLF
+//	request = "GET /" (("l" / "q") "/" code / handle) ["?" query] " HTTP/1.1" CRLF *(name ":" value CRLF) CRLF
 //
 // Whatever is not exactly that, to the last byte and nothing behind it, goes to the HTTP server as it came: bodies, conditions, other
 // methods and versions, several requests at once, half ones, bytes outside of printable ASCII, a header that says how the message or the connection goes
@@ -39,7 +41,11 @@ func (h *Handler) take(c *connection, request []byte) (taken bool, err error) {
 	err = c.wire.write(c.TCPConn, answer)
 	c.writeBy.at.Store(0)
 	c.readBy.at.Store(now.Add(c.all.limits.Idle).UnixNano())
-	h.metrics.answered(kindRedirect, fasthttp.StatusFound, time.Since(now))
+	if v.event.LinkId == 0 {
+		h.metrics.answered(kindPage, fasthttp.StatusOK, time.Since(now))
+	} else {
+		h.metrics.answered(kindRedirect, fasthttp.StatusFound, time.Since(now))
+	}
 	return true, err
 }
 
@@ -50,14 +56,20 @@ func (h *Handler) plain(c *connection, v *visit, request []byte) (answer []byte)
 			answer = nil
 		}
 	}()
-	if len(request) < len("GET /l/x HTTP/1.1\r\n\r\n") || string(request[:5]) != "GET /" || request[6] != '/' || request[5] != 'l' && request[5] != 'q' {
+	if len(request) < len("GET /l/x HTTP/1.1\r\n\r\n") || string(request[:5]) != "GET /" {
 		return nil
 	}
-	code, rest := request[7:], 7
+	name := len("GET /")
+	if click := request[6] == '/'; click && (request[5] == 'l' || request[5] == 'q') {
+		name = len("GET /l/")
+	} else if click {
+		return nil
+	}
+	code, rest := request[name:], name
 	for rest < len(request) && inCode[request[rest]] {
 		rest++
 	}
-	code = code[:rest-7]
+	code = code[:rest-name]
 	if len(code) == 0 || len(code) > maxCode || rest == len(request) {
 		return nil
 	}
@@ -82,14 +94,14 @@ func (h *Handler) plain(c *connection, v *visit, request []byte) (answer []byte)
 		return nil
 	}
 	v.marks, v.buffer = target.ReadMarks(v.query, v.buffer)
+	if name == len("GET /") {
+		return h.plainPage(c, v, code)
+	}
 	link, err := h.Names.Link(h.Names.Domain(v.host), code)
 	if err != nil {
 		return nil
 	}
-	v.remote, v.headers = c.remote, &v.lines
-	if v.began = time.Now(); h.Now != nil {
-		v.began = h.Now()
-	}
+	h.begin(c, v)
 	location := h.clicked(v, link, request[5] == 'q', false, false, v.began)
 
 	start := len(v.buffer)
@@ -100,6 +112,51 @@ func (h *Handler) plain(c *connection, v *visit, request []byte) (answer []byte)
 	b = append(b, "\r\nCache-Control: private, no-store\r\nX-Robots-Tag: noindex\r\n\r\n"...)
 	v.buffer = b
 	return b[start:]
+}
+
+// begin notes when and whom the lane answers.
+func (h *Handler) begin(c *connection, v *visit) {
+	v.remote, v.headers = c.remote, &v.lines
+	if v.began = time.Now(); h.Now != nil {
+		v.began = h.Now()
+	}
+}
+
+// plainPage records the view of a profile and returns its page; nothing if the server is to answer: conditions, owners, other spellings of a handle.
+func (h *Handler) plainPage(c *connection, v *visit, handle []byte) []byte {
+	if v.conditional || len(v.marks.Owner) > 0 || h.Pages.Views() != page.Rendered || bytes.ContainsAny(handle, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+		return nil
+	}
+	profile, err := h.Names.Profile(handle)
+	if err != nil {
+		return nil
+	}
+	shown, err := profile.Page(h.Pages)
+	if err != nil {
+		return nil
+	}
+	h.begin(c, v)
+	h.view(nil, v, profile, profile.Layout, false, v.began) // nobody's cookie is looked for: there is none
+	h.canaries.shown(shown, handle, profile)
+
+	body, etag, encoding := shown.HTML, shown.ETag, ""
+	if acceptsGzip(v.accepted) {
+		body, etag, encoding = shown.Gzip, shown.GzipETag, "Content-Encoding: gzip\r\n"
+	}
+	start := len(v.buffer)
+	b := append(v.buffer, "HTTP/1.1 200 OK\r\nDate: "...)
+	b = h.date.append(b, v.began)
+	b = append(b, "\r\nContent-Type: text/html; charset=utf-8\r\n"...)
+	b = append(b, encoding...)
+	b = append(b, "Content-Length: "...)
+	b = strconv.AppendInt(b, int64(len(body)), 10)
+	b = append(b, "\r\nCache-Control: private, no-cache\r\nReferrer-Policy: strict-origin-when-cross-origin\r\nVary: Accept-Encoding\r\nContent-Security-Policy: "...)
+	b = append(b, shown.Policy...)
+	b = append(b, "\r\nX-Content-Type-Options: nosniff\r\nEtag: "...)
+	b = append(b, etag...)
+	b = append(b, "\r\n\r\n"...)
+	v.buffer = append(b, body...)
+	return v.buffer[start:]
 }
 
 // readLines reads the header's lines, and tells whether they are such that the lane may answer.
@@ -168,15 +225,19 @@ func (h *Handler) readLines(v *visit) bool {
 			if is(name, "Sec-Purpose", "sec-purpose") {
 				into = &to.class.SecPurpose
 			}
+		case len("If-None-Match"):
+			v.conditional = v.conditional || same(name, "if-none-match")
 		case len("Content-Length"):
 			if same(name, "content-length") {
 				return false
 			}
-		case len("X-Forwarded-For"): // and Accept-Language
+		case len("X-Forwarded-For"): // and Accept-Language, Accept-Encoding
 			if is(name, "X-Forwarded-For", "x-forwarded-for") {
 				to.forwarded = append(to.forwarded, value)
 			} else if is(name, "Accept-Language", "accept-language") {
 				into = &to.language
+			} else if is(name, "Accept-Encoding", "accept-encoding") {
+				into = &v.accepted
 			}
 		case len("Transfer-Encoding"):
 			if same(name, "transfer-encoding") {

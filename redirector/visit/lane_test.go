@@ -115,6 +115,10 @@ func TestTheLaneAnswersAsTheServerDoes(t *testing.T) {
 		"GET /l/x HTTP/1.1\r\nhost: go.example:8080\r\nconnection: Keep-Alive\r\nUSER-AGENT:   a  \r\n\r\n",
 		"GET /l/off HTTP/1.1\r\nHost: h\r\nSec-Purpose: prefetch;prerender\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 5.6.7.8\r\n\r\n",
 		"GET /l/off HTTP/1.1\r\nHost: h\r\nPurpose: preview\r\nUser-Agent: " + strings.Repeat("x", 600) + "\r\nX-Purpose: x\r\nX-Moz: prefetch\r\nCookie: a=b\r\n\r\n",
+		"GET /aurora HTTP/1.1\r\n" + plainHeader,
+		"GET /aurora?sw_qr&sw_place=mail&a=b&sw_owner= HTTP/1.1\r\nAccept-Encoding: gzip, deflate, br\r\n" + plainHeader,
+		"GET /aurora? HTTP/1.1\r\naccept-encoding: br, gzip;q=0\r\nRange: bytes=1-2\r\nPurpose: prefetch\r\n" + plainHeader,
+		"GET /l/off HTTP/1.1\r\nIf-None-Match: *\r\nAccept-Encoding: gzip\r\n" + plainHeader,
 	} {
 		require.True(t, l.agree(t, []byte(taken)), taken)
 	}
@@ -135,7 +139,17 @@ func TestTheLaneAnswersAsTheServerDoes(t *testing.T) {
 		"HEAD /l/off HTTP/1.1\r\n" + plainHeader,
 		"POST /l/off HTTP/1.1\r\n" + plainHeader,
 		"GET /l/off HTTP/1.0\r\n" + plainHeader,
-		"GET /aurora HTTP/1.1\r\n" + plainHeader,
+		"GET /Aurora HTTP/1.1\r\n" + plainHeader,
+		"GET /aurora/ HTTP/1.1\r\n" + plainHeader,
+		"GET /nobody HTTP/1.1\r\n" + plainHeader,
+		"GET /away HTTP/1.1\r\n" + plainHeader,
+		"GET / HTTP/1.1\r\n" + plainHeader,
+		"GET /b/aurora HTTP/1.1\r\n" + plainHeader,
+		"GET /robots.txt HTTP/1.1\r\n" + plainHeader,
+		"GET /aurora?sw_owner=claim.1.9.good HTTP/1.1\r\n" + plainHeader,
+		"GET /aurora HTTP/1.1\r\nif-none-match: *\r\n" + plainHeader,
+		"GET /aurora HTTP/1.1\r\nAccept-Encoding: br\r\nAccept-Encoding: gzip\r\n" + plainHeader,
+		"GET /aurora HTTP/1.1\r\nCookie: sw_owner_1=1.1.9.good\r\n" + plainHeader,
 		"GET http://h/l/off HTTP/1.1\r\n" + plainHeader,
 		"GET /l/off HTTP/1.1\r\nUser-Agent: x\r\n\r\n",
 		"GET /l/off HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
@@ -166,6 +180,8 @@ func FuzzLane(f *testing.F) {
 	f.Add("GET /l/append?a=2&sw_page=7&sw_place=mail HTTP/1.1\r\n" + plainHeader)
 	f.Add("GET /l/x HTTP/1.1\r\nHost: go.example:8080\r\nConnection: keep-alive\r\nX-Forwarded-For: a\r\nx-forwarded-for: 1.2.3.4:5\r\n\r\n")
 	f.Add("GET /q/off?sw_qr HTTP/1.1\r\nHost: h:65535\r\nCookie: a\r\nTE: x\r\nKeep-Alive: 5\r\nProxy-Connection: close\r\nContent-Type: x\r\n\r\n")
+	f.Add("GET /aurora?sw_qr=1&x HTTP/1.1\r\nAccept-Encoding: gzip;q=1, br\r\n" + plainHeader)
+	f.Add("GET /aurora HTTP/1.1\r\nIf-Match: x\r\nRange: bytes=0-\r\n" + plainHeader)
 	l := newLanes(f)
 	f.Fuzz(func(t *testing.T, request string) { l.agree(t, []byte(request)) })
 }
@@ -175,18 +191,20 @@ func TestTheLaneAllocatesNothing(t *testing.T) {
 	h, err := NewHandler(o)
 	require.NoError(t, err)
 	c := &connection{remote: peer(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})}
-	request := []byte("GET /l/append?sw_page=7&x=1&sw_place=mail HTTP/1.1\r\n" + plainHeader)
-	answered := 0
-	serve := func() {
-		v := h.visits.Get().(*visit)
-		if h.plain(c, v, request) != nil {
-			answered++
+	for _, address := range []string{"/l/append?sw_page=7&x=1&sw_place=mail", "/aurora?sw_qr"} {
+		request := []byte("GET " + address + " HTTP/1.1\r\nAccept-Encoding: gzip\r\n" + plainHeader)
+		answered := 0
+		serve := func() {
+			v := h.visits.Get().(*visit)
+			if h.plain(c, v, request) != nil {
+				answered++
+			}
+			h.release(v)
 		}
-		h.release(v)
+		serve()
+		require.Zero(t, testing.AllocsPerRun(200, serve), address)
+		require.NotZero(t, answered, address)
 	}
-	serve()
-	require.Zero(t, testing.AllocsPerRun(200, serve))
-	require.NotZero(t, answered)
 }
 
 // TestConnectionsOfAllKinds sends what the lane answers, and what it does not, over one connection after another, in pieces and together; each request is
