@@ -4,6 +4,7 @@ MODULES   := schemas service redirector ingest rollup profileapi standalone benc
 PACKAGES  := $(MODULES:%=./%/...)
 TOOLS     := $(CURDIR)/.build/tools
 GOLANGCI  := $(TOOLS)/golangci-lint
+S3SERVER  := $(TOOLS)/versitygw
 PGO       ?= off
 VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
 
@@ -13,6 +14,7 @@ VTPROTO_VERSION       := v0.6.0
 GOLANGCI_VERSION      := v2.15.0
 GOVULNCHECK_VERSION   := v1.1.4
 K6_VERSION            := v1.8.1
+VERSITYGW_VERSION     := v1.8.0
 
 export SPILLWAY_BIN := $(CURDIR)/bin/spillway
 
@@ -39,7 +41,7 @@ run: setup build ## Start everything on embedded engines with a demo profile, un
 	@exec bin/spillway run
 
 .PHONY: test
-test: setup build generated ## Run every test: unit, integration on embedded engines, end to end
+test: setup build generated $(S3SERVER) ## Run every test: unit, integration on embedded engines, end to end
 	go test -timeout 10m $(PACKAGES)
 
 .PHONY: race
@@ -82,7 +84,7 @@ screenshots: setup build ## Draw the pages for docs/screenshots, light and dark,
 	cd profileapi && go run ./browsertest/screenshots
 
 .PHONY: test-warehouse
-test-warehouse: setup build ## Read an export with pyarrow, DuckDB and polars and compare it row by row
+test-warehouse: setup build $(S3SERVER) ## Read an export with pyarrow, DuckDB and polars and compare it row by row
 	cd rollup && go test -tags warehouse -timeout 15m ./export/
 
 .PHONY: bench
@@ -123,6 +125,11 @@ $(GOLANGCI):
 	@mkdir -p $(TOOLS)
 	@echo "building golangci-lint $(GOLANGCI_VERSION) (once, a minute or two)"
 	@GOBIN=$(TOOLS) GOWORK=off go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+$(S3SERVER):
+	@mkdir -p $(TOOLS)
+	@echo "building versitygw $(VERSITYGW_VERSION), an S3 server for the tests (once, some minutes)"
+	@GOBIN=$(TOOLS) GOWORK=off go install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)
 
 $(TOOLS)/k6:
 	@mkdir -p $(TOOLS)
