@@ -74,7 +74,8 @@ func (d *Dashboard) showLeftOut(w http.ResponseWriter, r *http.Request, v viewer
 	base := v.base + "/left-out"
 	page := leftOut{viewer: v, Span: span(q.ask.From, q.ask.To)}
 	page.Periods = q.periods(base)
-	question := insight.Question{Profile: v.ID, From: q.ask.From, To: q.ask.To}
+	// What the page beside the form loads would fill the list of the owner's own visits.
+	question := insight.Question{Profile: v.ID, From: q.ask.From, To: q.ask.To, Hide: previewAgent}
 	found, err := d.Reader.Breakdowns(r.Context(), question, []insight.Dimension{"reason"}, insight.Order{Classes: left})
 	if err != nil {
 		d.Log.Warn("what was left out cannot be listed", "profile", v.ID, "error", err)

@@ -40,6 +40,9 @@ func (d *Dashboard) leadBrowser(purpose ownertoken.Purpose) pageOf {
 	}
 }
 
+// previewAgent is the User-Agent of the dashboard's own requests.
+const previewAgent = "Spillway-Preview"
+
 // maxPreview is the largest page that is shown as a preview, in bytes.
 const maxPreview = 1 << 20
 
@@ -55,7 +58,7 @@ func (d *Dashboard) showPreview(w http.ResponseWriter, r *http.Request, v viewer
 	}
 	request.AddCookie(&http.Cookie{Name: ownertoken.CookiePrefix + strconv.FormatInt(v.ID, 10), Value: token})
 	// A redirector that does not know the key yet takes it for a preview, by its name.
-	request.Header.Set("User-Agent", "Spillway-Preview")
+	request.Header.Set("User-Agent", previewAgent)
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	answer, err := d.preview.Do(request)

@@ -348,3 +348,23 @@ func TestFilters(t *testing.T) {
 	}
 	require.Equal(t, "unhex('2720') ", literal("' ")+" ")
 }
+
+func TestAListLeavesOutWhatItIsAskedToHide(t *testing.T) {
+	w := newWorld(t)
+	at := time.Date(2026, 6, 10, 12, 0, 0, 0, time.UTC)
+	for i, agent := range []string{"Firefox", "Spillway-Preview", ""} {
+		w.run(fmt.Sprintf("INSERT INTO %s (stream, partition, sequence, offset, term, time, date, kind, class, profile_id, user_agent) VALUES (7, 0, %d, %[2]d, 1, %s, toDate(%d), 'view', 'owner', 1, '%s')",
+			w.layout.Local("events"), i+1, micro(at), dayOf(at), agent))
+	}
+	q := Question{Profile: 1, From: at.Add(-time.Hour), To: at.Add(time.Hour)}
+	list, err := w.List(t.Context(), q, []Class{"owner"}, nil, 10)
+	require.NoError(t, err)
+	require.Len(t, list, 3)
+	q.Hide = "Spillway-Preview"
+	list, err = w.List(t.Context(), q, []Class{"owner"}, nil, 10)
+	require.NoError(t, err)
+	require.Len(t, list, 2)
+	for _, e := range list {
+		require.NotEqual(t, q.Hide, e.UserAgent)
+	}
+}

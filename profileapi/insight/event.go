@@ -77,6 +77,9 @@ func (r *Reader) List(ctx context.Context, q Question, classes []Class, before *
 			q.To = before.Time.Add(time.Microsecond)
 		}
 	}
+	if q.Hide != "" {
+		cursor += " AND user_agent != " + literal(q.Hide)
+	}
 	var e Event
 	var class string
 	var link uint64

@@ -56,6 +56,8 @@ type Question struct {
 	// From and To bound the time: quarter hours, From included, To not.
 	From, To time.Time
 	Filters  Filters
+	// Hide is a User-Agent whose events List leaves out; empty: none. Numbers count them.
+	Hide string
 }
 
 // Source says what an answer was read from.
