@@ -148,7 +148,7 @@ func TestAnAlertReachesItsWebhookSignedAndOnce(t *testing.T) {
 	list, err := store.List(ctx, c.profile, 0, 10)
 	require.NoError(t, err)
 	require.Len(t, list, 1)
-	require.Equal(t, "Your page has reached 1000 views.", list[0].Text)
+	require.Equal(t, "Your page has reached 1\u202f000 views.", list[0].Text)
 
 	last := hook.requests[2]
 	header := last.Header.Get(SignatureHeader)

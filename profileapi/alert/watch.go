@@ -128,7 +128,7 @@ func (w *Watch) milestones(ctx context.Context) error {
 			if m == 0 || w.told[counter{c.Profile, n.name}] >= m {
 				continue
 			}
-			if _, err := w.store.tell(ctx, c.Profile, Milestone, fmt.Sprint(n.name, " ", m), fmt.Sprintf("Your page has reached %d %s.", m, n.name),
+			if _, err := w.store.tell(ctx, c.Profile, Milestone, fmt.Sprint(n.name, " ", m), fmt.Sprintf("Your page has reached %s %s.", insight.Number(m), n.name),
 				map[string]any{"number": n.name, "milestone": m, "count": n.count}, w.mail); err != nil {
 				return err
 			}
@@ -201,9 +201,9 @@ func (w *Watch) hours(ctx context.Context, end time.Time) (known bool, err error
 		if kind == "" || kind == Drop && lost {
 			continue // where events are lost, fewer of them mean nothing
 		}
-		text := fmt.Sprintf("Many more visits than usual: %d views and clicks in an hour, %.0f are usual.", now, mean)
+		text := fmt.Sprintf("Many more visits than usual: %s views and clicks in an hour, %s are usual.", insight.Number(now), insight.Number(int64(math.Round(mean))))
 		if kind == Drop {
-			text = fmt.Sprintf("Far fewer visits than usual: %d views and clicks in an hour, %.0f are usual.", now, mean)
+			text = fmt.Sprintf("Far fewer visits than usual: %s views and clicks in an hour, %s are usual.", insight.Number(now), insight.Number(int64(math.Round(mean))))
 		}
 		// At most one of a kind in six hours.
 		subject := end.Truncate(6 * time.Hour).Format(time.RFC3339)

@@ -30,14 +30,7 @@ func (d *Dashboard) functions() template.FuncMap {
 	}
 }
 
-// number writes n with narrow spaces between thousands.
-func number(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "\u202f" + s[i:]
-	}
-	return s
-}
+func number(n int64) string { return insight.Number(n) }
 
 func percent(rate *float64) string {
 	if rate == nil {

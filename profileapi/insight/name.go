@@ -1,11 +1,21 @@
 package insight
 
 import (
+	"strconv"
 	"strings"
 
 	"golang.org/x/text/language"
 	"golang.org/x/text/language/display"
 )
+
+// Number writes n for people: with narrow spaces, which no line ends at, between thousands.
+func Number(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "\u202f" + s[i:]
+	}
+	return s
+}
 
 // ValueName is how a dimension's value is called in English.
 func ValueName(d Dimension, value string) string {

@@ -29,7 +29,7 @@ type Letters struct {
 // NewLetters returns a writer of letters. origin is the dashboard's base URL, and key signs what unsubscribes.
 func NewLetters(origin string, key []byte) (*Letters, error) {
 	l := &Letters{origin: strings.TrimRight(origin, "/"), key: key}
-	functions := map[string]any{"percent": percent, "change": change, "origin": originName, "count": count}
+	functions := map[string]any{"percent": percent, "change": change, "origin": originName, "count": count, "number": insight.Number}
 	var err error
 	if l.html, err = html.New("").Funcs(functions).ParseFS(files, "templates/*.html"); err != nil {
 		return nil, fmt.Errorf("parse letters: %w", err)
@@ -95,7 +95,7 @@ func count(n int64, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
-	return strconv.FormatInt(n, 10) + " " + what + "s"
+	return insight.Number(n) + " " + what + "s"
 }
 
 // originName is where visits came from in a word.

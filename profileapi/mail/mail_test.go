@@ -71,7 +71,7 @@ func TestALetterSaysTheSameInTextAndHTML(t *testing.T) {
 		require.NotContains(t, l.Text, "&amp;")
 		require.NotContains(t, l.Text+l.HTML, "<no value>")
 	}
-	for _, number := range []string{"1234", "567", "50.0 %", "+333 %", "9", "432", "321", "123", "Austria", "on their way"} {
+	for _, number := range []string{"1\u202f234", "567", "50.0 %", "+333 %", "9", "432", "321", "123", "Austria", "on their way"} {
 		require.Contains(t, week.Text, number)
 		require.Contains(t, html.UnescapeString(week.HTML), number)
 	}

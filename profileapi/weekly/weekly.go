@@ -177,7 +177,7 @@ func (r *Report) Sentence() string {
 }
 
 func counted(n int64, what string, change *float64) string {
-	s := strconv.FormatInt(n, 10) + " " + what
+	s := insight.Number(n) + " " + what
 	if n != 1 {
 		s += "s"
 	}
