@@ -136,7 +136,7 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 	}
 	if s.api, err = api.New(api.Options{
 		Pool: s.pool, Accounts: accounts, Profiles: profiles, Reader: reader, Hub: s.hub, Exports: exports, Limit: quota,
-		PrivateWebhooks: config.Private, Stopping: s.stopping, Cookie: dashboard.CookieName(strings.HasPrefix(origin, "https:")), Public: config.Public, Log: log, Metrics: metrics,
+		PrivateWebhooks: config.Private, Mail: post != nil, Stopping: s.stopping, Cookie: dashboard.CookieName(strings.HasPrefix(origin, "https:")), Public: config.Public, Log: log, Metrics: metrics,
 	}); err != nil {
 		return nil, err
 	}

@@ -55,8 +55,8 @@ func (s *Store) List(ctx context.Context, profile, before int64, limit int) ([]A
 	return list, nil
 }
 
-// tell records an alert once and gives it on its way to the profile's webhooks and, if mail is set up, to its owner, all or nothing. It
-// says whether it was new.
+// tell records an alert once and gives it on its way to the profile's webhooks and, if mail is set up, to its owner, all or nothing. An
+// owner whose address is not confirmed gets no alert but is asked, once, whether it is theirs. It says whether the alert was new.
 func (s *Store) tell(ctx context.Context, profile int64, kind, subject, text string, details any, mail bool) (bool, error) {
 	b, err := json.Marshal(details)
 	if err != nil {
@@ -68,7 +68,11 @@ func (s *Store) tell(ctx context.Context, profile int64, kind, subject, text str
 		sent AS (INSERT INTO deliveries (alert_id, webhook_id) SELECT told.id, w.id FROM told, webhooks w WHERE w.profile_id = $1 AND w.deleted_at IS NULL),
 		mailed AS (INSERT INTO deliveries (alert_id) SELECT told.id FROM told, profiles p JOIN accounts a ON a.id = p.account_id
 			LEFT JOIN mail_settings m ON m.profile_id = p.id
-			WHERE $6 AND p.id = $1 AND a.email IS NOT NULL AND CASE WHEN $2 = $7 THEN coalesce(m.weekly, true) ELSE coalesce(m.alerts, true) END)
+			WHERE $6 AND p.id = $1 AND a.email IS NOT NULL AND a.email_confirmed_at IS NOT NULL AND CASE WHEN $2 = $7 THEN coalesce(m.weekly, true) ELSE coalesce(m.alerts, true) END),
+		asked AS (INSERT INTO confirmations (account_id) SELECT a.id FROM told, profiles p JOIN accounts a ON a.id = p.account_id
+			LEFT JOIN mail_settings m ON m.profile_id = p.id
+			WHERE $6 AND p.id = $1 AND a.email IS NOT NULL AND a.email_confirmed_at IS NULL
+				AND CASE WHEN $2 = $7 THEN coalesce(m.weekly, true) ELSE coalesce(m.alerts, true) END ON CONFLICT DO NOTHING)
 		SELECT id FROM told`, profile, kind, subject, text, b, mail, Weekly)
 	if err != nil {
 		return false, fmt.Errorf("tell profile %d: %w", profile, err)

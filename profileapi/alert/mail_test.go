@@ -8,9 +8,11 @@ import (
 	"net"
 	"net/mail"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/emersion/go-smtp"
 	"github.com/stretchr/testify/require"
@@ -115,6 +117,7 @@ func parts(t *testing.T, m *mail.Message) (text, html string) {
 func TestAnAlertGoesByMailOnceAndCanBeUnsubscribedFrom(t *testing.T) {
 	ctx := t.Context()
 	c := newCreator(t, engines.Addresses{Database: enginetest.Postgres(t)})
+	c.confirmed(t)
 	desk, post := opened(t)
 	options := OutboxOptions{Post: post, Origin: "https://spill.example/"}
 	one, other := outbox(t, c, options), outbox(t, c, options)
@@ -168,7 +171,7 @@ func TestAnAlertGoesByMailOnceAndCanBeUnsubscribedFrom(t *testing.T) {
 	require.Len(t, desk.letters, 1)
 	settings, err := store.Mail(ctx, c.profile)
 	require.NoError(t, err)
-	require.Equal(t, Mail{Address: "ada@example.org", Weekly: true}, settings)
+	require.Equal(t, Mail{Address: "ada@example.org", Confirmed: true, Weekly: true}, settings)
 
 	// An address that the server refuses for good is not tried again.
 	yes := true
@@ -184,6 +187,93 @@ func TestAnAlertGoesByMailOnceAndCanBeUnsubscribedFrom(t *testing.T) {
 	var failed string
 	require.NoError(t, c.pool.QueryRow(ctx, `SELECT last_error FROM deliveries ORDER BY id DESC LIMIT 1`).Scan(&failed))
 	require.Contains(t, failed, "not today")
+}
+
+// confirmed says that the creator's address is theirs.
+func (c creator) confirmed(t *testing.T) {
+	t.Helper()
+	_, err := c.pool.Exec(t.Context(), `UPDATE accounts SET email_confirmed_at = now()`)
+	require.NoError(t, err)
+}
+
+// TestNothingButAQuestionGoesToAnAddressThatIsNotConfirmed: whoever signs up with another's address must not fill their mailbox.
+func TestNothingButAQuestionGoesToAnAddressThatIsNotConfirmed(t *testing.T) {
+	ctx := t.Context()
+	c := newCreator(t, engines.Addresses{Database: enginetest.Postgres(t)})
+	desk, post := opened(t)
+	now := time.Now()
+	options := OutboxOptions{Post: post, Origin: "https://spill.example/", Now: func() time.Time { return now }}
+	one, other := outbox(t, c, options), outbox(t, c, options)
+	store := NewStore(c.pool)
+	look := func(views int64) {
+		c.counted(t, views, 0)
+		for range 2 {
+			require.NoError(t, NewWatch(c.pool, nil, Options{Now: thursday, Mail: true}, silent).round(ctx))
+		}
+	}
+	again := func() {
+		for range 3 {
+			_, err := c.pool.Exec(ctx, `UPDATE confirmations SET next_at = now() WHERE next_at IS NOT NULL`)
+			require.NoError(t, err)
+			c.again(t, one, other)
+		}
+	}
+	// An alert that was on its way when confirmation came to be asked for is not sent either.
+	look(100)
+	_, err := c.pool.Exec(ctx, `INSERT INTO deliveries (alert_id) SELECT id FROM alerts`)
+	require.NoError(t, err)
+	desk.refuse = []int{451} // comes back later
+	again()
+	look(1000)
+	again()
+	require.Len(t, desk.letters, 1, "one question, once")
+	m := desk.letters[0]
+	require.Equal(t, "Is this your address?", m.Header.Get("Subject"))
+	require.Empty(t, m.Header.Get("List-Unsubscribe"))
+	require.Equal(t, "<confirm.1.1@spill.example>", m.Header.Get("Message-Id"))
+	text, html := parts(t, m)
+	link := regexp.MustCompile(`https://spill\.example/confirm/(\S+)`).FindStringSubmatch(text)
+	require.NotNil(t, link, text)
+	require.Contains(t, html, link[0])
+	settings, err := store.Mail(ctx, c.profile)
+	require.NoError(t, err)
+	require.False(t, settings.Confirmed)
+
+	// Who asks again waits, longer each time.
+	require.NoError(t, store.AskToConfirm(ctx, 1))
+	for _, wait := range []string{"10 minutes", "20 minutes", "40 minutes"} {
+		require.ErrorIs(t, store.AskAgain(ctx, 1), ErrTooSoon)
+		_, err = c.pool.Exec(ctx, `UPDATE confirmations SET asked_at = now() - $1::interval + interval '10 seconds'`, wait)
+		require.NoError(t, err)
+		require.ErrorIs(t, store.AskAgain(ctx, 1), ErrTooSoon, wait)
+		_, err = c.pool.Exec(ctx, `UPDATE confirmations SET asked_at = now() - $1::interval`, wait)
+		require.NoError(t, err)
+		require.NoError(t, store.AskAgain(ctx, 1))
+	}
+	again()
+	require.Len(t, desk.letters, 2, "the latest that was asked for")
+
+	key, err := postgres.Secret(ctx, c.pool, letters.Secret)
+	require.NoError(t, err)
+	account, ok := letters.Confirms(link[1])
+	require.True(t, ok)
+	require.EqualValues(t, 1, account)
+	require.True(t, letters.Confirmed(key, link[1], account, "ada@example.org", now))
+	require.False(t, letters.Confirmed(key, link[1], account, "eve@example.org", now), "another address")
+	require.False(t, letters.Confirmed(key, link[1], account, "ada@example.org", now.Add(letters.ConfirmTime+time.Second)), "too late")
+	done, err := store.Confirm(ctx, account, "eve@example.org")
+	require.NoError(t, err)
+	require.False(t, done)
+	done, err = store.Confirm(ctx, account, "ada@example.org")
+	require.NoError(t, err)
+	require.True(t, done)
+	require.ErrorIs(t, store.AskAgain(ctx, 1), ErrConfirmed)
+	look(2500)
+	again()
+	require.Len(t, desk.letters, 3)
+	subject, err := new(mime.WordDecoder).DecodeHeader(desk.letters[2].Header.Get("Subject"))
+	require.NoError(t, err)
+	require.Contains(t, subject, "has reached 2\u202f500 views")
 }
 
 func TestWithoutAServerNothingWaitsForOne(t *testing.T) {

@@ -110,7 +110,7 @@ func NewOutbox(pool *pgxpool.Pool, o OutboxOptions, log *slog.Logger, metrics pr
 	}
 	out := &Outbox{pool: pool, log: log, every: o.Every, client: client(o.Private), mailer: o.Post, origin: o.Origin, now: o.Now,
 		tries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spillway_profileapi_deliveries_total",
-			Help: "Tries to send alerts, by channel (webhook, mail) and outcome (sent, failed, given_up)."}, []string{"channel", "outcome"})}
+			Help: "Tries to send alerts, and the letters that ask to confirm an address, by channel (webhook, mail, confirmation) and outcome (sent, failed, given_up)."}, []string{"channel", "outcome"})}
 	if err := metrics.Register(out.tries); err != nil {
 		return nil, fmt.Errorf("register metrics of the outbox: %w", err)
 	}
@@ -143,7 +143,7 @@ type due struct {
 	tried                    int32
 	webhook                  *int64
 	url, secret, email       *string
-	unwanted                 bool // its webhook or page was removed, or its reader has unsubscribed
+	unwanted                 bool // its webhook or page was removed, or its reader has unsubscribed or has another address
 	kind, text               string
 	handle, title            string
 	details                  json.RawMessage
@@ -161,6 +161,11 @@ func (d due) channel() string {
 func (o *Outbox) round(ctx context.Context) (int, error) {
 	if err := o.prepare(ctx); err != nil {
 		return 0, err
+	}
+	if o.mailer != nil {
+		if err := o.confirmations(ctx); err != nil {
+			return 0, err
+		}
 	}
 	list, err := o.take(ctx)
 	if err != nil {
@@ -202,7 +207,7 @@ func (o *Outbox) take(ctx context.Context) ([]due, error) {
 		WHERE d.id = t.id
 		RETURNING d.id, a.id, p.id, d.attempts, t.webhook_id, h.url, h.secret, c.email,
 			p.deleted_at IS NOT NULL OR h.deleted_at IS NOT NULL
-				OR t.webhook_id IS NULL AND (c.email IS NULL OR NOT coalesce(CASE WHEN a.kind = $4 THEN m.weekly ELSE m.alerts END, true)),
+				OR t.webhook_id IS NULL AND (c.email IS NULL OR c.email_confirmed_at IS NULL OR NOT coalesce(CASE WHEN a.kind = $4 THEN m.weekly ELSE m.alerts END, true)),
 			a.kind, a.text, p.handle, p.title, a.details, a.at`, o.mailer != nil, together, lease, Weekly)
 	if err != nil {
 		return nil, fmt.Errorf("look for messages to send: %w", err)
@@ -247,17 +252,21 @@ func (o *Outbox) letter(d due) (mail.Letter, error) {
 	return o.letters.Weekly(about, &report)
 }
 
+// became says what a try has come to, and after which time there is another; nil: never.
+func became(tried int32, failure error) (outcome, said string, again *time.Duration) {
+	switch {
+	case failure == nil:
+		return "sent", "", nil
+	case tried >= attempts || errors.Is(failure, errUnwanted) || errors.Is(failure, mail.ErrRefused):
+		return "given_up", failure.Error(), nil
+	}
+	wait := backoff(tried)
+	return "failed", failure.Error(), &wait
+}
+
 // record writes down what became of a try, and when the next one is.
 func (o *Outbox) record(ctx context.Context, d due, status *int32, failure error) error {
-	outcome, said := "sent", ""
-	var again *time.Duration
-	if failure != nil {
-		outcome, said = "given_up", failure.Error()
-		if d.tried < attempts && !errors.Is(failure, errUnwanted) && !errors.Is(failure, mail.ErrRefused) {
-			wait := backoff(d.tried)
-			outcome, again = "failed", &wait
-		}
-	}
+	outcome, said, again := became(d.tried, failure)
 	o.tries.WithLabelValues(d.channel(), outcome).Inc()
 	_, err := o.pool.Exec(ctx, `UPDATE deliveries SET next_at = now() + $2::interval, delivered_at = CASE WHEN $3 THEN now() ELSE delivered_at END,
 		last_status = $4, last_error = $5 WHERE id = $1`, d.delivery, again, failure == nil, status, said)

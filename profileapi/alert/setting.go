@@ -11,8 +11,10 @@ import (
 type Mail struct {
 	// Address is the account's; empty: it has none, and nothing is sent.
 	Address string
-	Alerts  bool
-	Weekly  bool
+	// Confirmed says that the address is known to be the owner's. Until then nothing is sent but the letter that asks.
+	Confirmed bool
+	Alerts    bool
+	Weekly    bool
 }
 
 // MailChange is what to change; nil: nothing.
@@ -20,8 +22,8 @@ type MailChange struct{ Alerts, Weekly *bool }
 
 // Mail returns what the owner of a profile gets by mail.
 func (s *Store) Mail(ctx context.Context, profile int64) (m Mail, err error) {
-	err = s.pool.QueryRow(ctx, `SELECT coalesce(a.email, ''), coalesce(m.alerts, true), coalesce(m.weekly, true)
-		FROM profiles p JOIN accounts a ON a.id = p.account_id LEFT JOIN mail_settings m ON m.profile_id = p.id WHERE p.id = $1`, profile).Scan(&m.Address, &m.Alerts, &m.Weekly)
+	err = s.pool.QueryRow(ctx, `SELECT coalesce(a.email, ''), a.email_confirmed_at IS NOT NULL, coalesce(m.alerts, true), coalesce(m.weekly, true)
+		FROM profiles p JOIN accounts a ON a.id = p.account_id LEFT JOIN mail_settings m ON m.profile_id = p.id WHERE p.id = $1`, profile).Scan(&m.Address, &m.Confirmed, &m.Alerts, &m.Weekly)
 	if err != nil {
 		return Mail{}, fmt.Errorf("read what profile %d gets by mail: %w", profile, err)
 	}

@@ -30,6 +30,7 @@ func newVisited(t *testing.T) *visited {
 	where := engines.Addresses{Database: enginetest.Postgres(t), ClickHouse: enginetest.ClickHouse(t)}
 	require.NoError(t, where.MigrateClickHouse(t.Context()))
 	v := &visited{creator: newCreator(t, where), t: t}
+	v.confirmed(t)
 	options, layout, err := where.ClickHouseOptions()
 	require.NoError(t, err)
 	conn, err := clickhouse.Open(options)

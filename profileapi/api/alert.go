@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
@@ -24,9 +25,10 @@ type Alert struct {
 
 // Mail is what a profile's owner gets by mail, if the server sends any.
 type Mail struct {
-	Address string `json:"address" doc:"The account's. Empty: it has none, and nothing is sent."`
-	Alerts  bool   `json:"alerts" doc:"Spikes, drops and milestones."`
-	Weekly  bool   `json:"weekly" doc:"How the week was, each Monday."`
+	Address   string `json:"address" doc:"The account's. Empty: it has none, and nothing is sent."`
+	Confirmed bool   `json:"confirmed" doc:"The owner has answered the letter that asks whether the address is theirs. Until then nothing else is sent there."`
+	Alerts    bool   `json:"alerts" doc:"Spikes, drops and milestones."`
+	Weekly    bool   `json:"weekly" doc:"How the week was, each Monday."`
 }
 
 // MailChange is what to change; what is absent stays.
@@ -84,6 +86,31 @@ func (a *API) registerAlerts() {
 		Summary: "Change what a profile's owner gets by mail", Tags: tags, Security: needs(account.Write), Errors: []int{http.StatusNotFound},
 	}, func(ctx context.Context, p profile.Profile, in *mailInput) (*body[Mail], error) {
 		if err := a.alerts.SetMail(ctx, p.ID, alert.MailChange(in.Body)); err != nil {
+			return nil, err
+		}
+		wanted := func(b *bool) bool { return b != nil && *b }
+		if a.letters && (wanted(in.Body.Alerts) || wanted(in.Body.Weekly)) {
+			if err := a.alerts.AskToConfirm(ctx, who(ctx).AccountID); err != nil {
+				return nil, err
+			}
+		}
+		return a.mail(ctx, p)
+	})
+
+	registerSeen(a, huma.Operation{
+		OperationID: "confirm-mail", Method: http.MethodPost, Path: "/v1/profiles/{id}/mail/confirmation", DefaultStatus: http.StatusAccepted,
+		Summary: "Ask for the letter that confirms the owner's address once more", Description: "The first goes out by itself. After each it takes longer until another may be asked for: 10 minutes, 20, 40 … a day.",
+		Tags: tags, Security: needs(account.Write), Errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusTooManyRequests},
+	}, func(ctx context.Context, p profile.Profile, _ *IDPath) (*body[Mail], error) {
+		if !a.letters {
+			return nil, huma.Error409Conflict("this server sends no mail")
+		}
+		switch err := a.alerts.AskAgain(ctx, who(ctx).AccountID); {
+		case errors.Is(err, alert.ErrConfirmed):
+			return nil, huma.Error409Conflict(err.Error())
+		case errors.Is(err, alert.ErrTooSoon):
+			return nil, huma.ErrorWithHeaders(huma.Error429TooManyRequests(err.Error()), http.Header{"Retry-After": {"600"}})
+		case err != nil:
 			return nil, err
 		}
 		return a.mail(ctx, p)

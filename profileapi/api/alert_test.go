@@ -43,6 +43,21 @@ func TestAlertsAndWhereTheyAreSent(t *testing.T) {
 	mail = c.must(200, "GET", path+"/mail", nil)
 	require.Equal(t, false, mail.body["weekly"])
 	require.Equal(t, true, mail.body["alerts"])
+	require.Equal(t, false, mail.body["confirmed"])
+	c.must(409, "POST", path+"/mail/confirmation", nil) // the operator's account has no address
+
+	bob := c.as(c.must(201, "POST", "/v1/accounts", map[string]any{"email": "bob@example.org"}).body["token"].(string))
+	his := "/v1/profiles/" + bob.profile("bob") + "/mail"
+	require.Equal(t, "bob@example.org", bob.must(200, "GET", his, nil).body["address"])
+	require.Equal(t, false, bob.must(200, "PATCH", his, map[string]any{"weekly": true}).body["confirmed"])
+	bob.must(429, "POST", his+"/confirmation", nil) // wanting mail has sent the first
+	_, err = c.pool.Exec(t.Context(), `UPDATE confirmations SET asked_at = now() - interval '10 minutes'`)
+	require.NoError(t, err)
+	require.Equal(t, false, bob.must(202, "POST", his+"/confirmation", nil).body["confirmed"])
+	_, err = c.pool.Exec(t.Context(), `UPDATE accounts SET email_confirmed_at = now() WHERE email = 'bob@example.org'`)
+	require.NoError(t, err)
+	require.Equal(t, true, bob.must(200, "GET", his, nil).body["confirmed"])
+	bob.must(409, "POST", his+"/confirmation", nil)
 
 	c.must(204, "DELETE", hook, nil)
 	c.must(404, "DELETE", hook, nil)

@@ -48,6 +48,7 @@ type API struct {
 	alerts      *alert.Store
 	exports     *export.Source
 	private     bool
+	letters     bool // are sent
 	stopping    <-chan struct{}
 
 	requests *prometheus.CounterVec
@@ -73,6 +74,8 @@ type Options struct {
 	Cookie string
 	// PrivateWebhooks lets webhooks lead to this machine and the network around it, and over http.
 	PrivateWebhooks bool
+	// Mail says that letters are sent.
+	Mail bool
 	// Stopping ends open event streams; nil: never.
 	Stopping <-chan struct{}
 	// Public is the base URL under which visitors reach links and pages, for example https://lnk.example.
@@ -87,7 +90,7 @@ type Options struct {
 func New(o Options) (*API, error) {
 	a := &API{
 		accounts: o.Accounts, profiles: o.Profiles, pool: o.Pool, reader: o.Reader, hub: o.Hub, limiter: o.Limit, cookie: o.Cookie,
-		annotations: annotation.NewStore(o.Pool), shares: share.NewStore(o.Pool), alerts: alert.NewStore(o.Pool), exports: o.Exports, private: o.PrivateWebhooks, stopping: o.Stopping,
+		annotations: annotation.NewStore(o.Pool), shares: share.NewStore(o.Pool), alerts: alert.NewStore(o.Pool), exports: o.Exports, private: o.PrivateWebhooks, letters: o.Mail, stopping: o.Stopping,
 		public: strings.TrimRight(o.Public, "/"), log: o.Log, now: o.Now,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "spillway_profileapi_requests_total", Help: "Requests by operation and class of status."}, []string{"operation", "status"}),

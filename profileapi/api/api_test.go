@@ -74,7 +74,7 @@ func newCreatorOn(t *testing.T, where engines.Addresses, exporting ...export.Opt
 	go func() { defer close(stopped); hub.Run(running) }()
 	t.Cleanup(func() { stop(); <-stopped })
 	a, err := api.New(api.Options{
-		Pool: pool, Accounts: account.NewStore(pool), Reader: reader, Hub: hub, Exports: exports, Public: "https://lnk.example/",
+		Mail: true, Pool: pool, Accounts: account.NewStore(pool), Reader: reader, Hub: hub, Exports: exports, Public: "https://lnk.example/",
 		Profiles: profile.NewStore(pool, profile.NewRules([]string{"https://lnk.example"}, []string{"127.0.0.1:8080"})),
 		Limit:    limit.New(limit.Policy{Name: "default", Quota: 1000, Window: time.Minute}, nil), Cookie: "spillway",
 		Log: silent, Metrics: c.metrics, Stopping: running.Done(),

@@ -7,6 +7,7 @@
 //	/pages/{handle}/left-out     what is not in its numbers, and why
 //	/shared/{secret}             one page's numbers, for whoever has the address
 //	/unsubscribe/{token}         ends letters
+//	/confirm/{token}             says that letters may come
 package dashboard
 
 import (
@@ -148,6 +149,8 @@ func (d *Dashboard) Register(handle func(pattern string, handler http.Handler)) 
 	page("GET /demo/left-out", d.demo(d.showLeftOut))
 	page("GET "+mail.UnsubscribePath+"{token}", d.unsubscribe)
 	page("POST "+mail.UnsubscribePath+"{token}", d.unsubscribe)
+	page("GET "+mail.ConfirmPath+"{token}", d.confirm)
+	page("POST "+mail.ConfirmPath+"{token}", d.confirm)
 	page("GET /shared/{secret}", d.guests(d.showPage))
 	page("GET /shared/{secret}/live", d.guests(d.watch))
 	page("GET /demo", d.demo(d.showPage))

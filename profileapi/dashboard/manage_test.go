@@ -114,6 +114,58 @@ func TestLettersAreChosenAndUnsubscribedFrom(t *testing.T) {
 	}
 }
 
+func TestAnAddressIsConfirmedByWhoReadsTheLetter(t *testing.T) {
+	b, server, pool := signedUp(t)
+	const notice, button = "This address is not confirmed", "Send the letter again"
+	var letters int
+	count := func() int {
+		require.NoError(t, pool.QueryRow(t.Context(), `SELECT letters FROM confirmations WHERE account_id = 1 AND next_at IS NOT NULL`).Scan(&letters))
+		return letters
+	}
+	require.Equal(t, 1, count(), "whoever signs up is asked")
+	_, text := b.send("GET", "/pages/ada", nil)
+	require.Contains(t, text, notice)
+	require.Contains(t, text, button)
+	answer, text := b.send("POST", "/pages/ada/mail", url.Values{"confirm": {"1"}}, "X-Part", "manage")
+	require.Equal(t, 422, answer.StatusCode)
+	require.Contains(t, text, "A letter was sent a short while ago")
+	_, err := pool.Exec(t.Context(), `UPDATE confirmations SET asked_at = now() - interval '10 minutes'`)
+	require.NoError(t, err)
+	answer, text = b.send("POST", "/pages/ada/mail", url.Values{"confirm": {"1"}}, "X-Part", "manage")
+	require.Equal(t, 200, answer.StatusCode)
+	require.Contains(t, text, "The letter is on its way")
+	require.Equal(t, 2, count())
+	var settings int
+	require.NoError(t, pool.QueryRow(t.Context(), `SELECT count(*) FROM mail_settings`).Scan(&settings))
+	require.Zero(t, settings, "asking changes nothing else")
+
+	key, err := postgres.Secret(t.Context(), pool, mail.Secret)
+	require.NoError(t, err)
+	confirmed := func() (yes bool) {
+		require.NoError(t, pool.QueryRow(t.Context(), `SELECT email_confirmed_at IS NOT NULL FROM accounts`).Scan(&yes))
+		return yes
+	}
+	expires := time.Now().Add(mail.ConfirmTime)
+	path := mail.ConfirmPath + mail.Confirmation(key, 1, "ada@example.org", expires)
+	stranger := sit(t, server) // the letter may be read elsewhere
+	for _, bad := range []string{path + "x", mail.ConfirmPath + "x", mail.ConfirmPath + mail.Confirmation(key, 1, "eve@example.org", expires),
+		mail.ConfirmPath + mail.Confirmation(key, 2, "ada@example.org", expires), mail.ConfirmPath + mail.Confirmation(key, 1, "ada@example.org", time.Now().Add(-time.Second))} {
+		answer, _ = stranger.send("POST", bad, nil)
+		require.Equal(t, 404, answer.StatusCode, bad)
+	}
+	answer, text = stranger.send("GET", path, nil)
+	require.Equal(t, 200, answer.StatusCode)
+	require.Contains(t, text, "ada@example.org")
+	require.False(t, confirmed(), "programs that look at addresses in letters confirm nothing")
+	answer, text = stranger.send("POST", path, nil)
+	require.Equal(t, 200, answer.StatusCode)
+	require.Contains(t, text, "Your address is confirmed")
+	require.True(t, confirmed())
+	_, text = b.send("GET", "/pages/ada", nil)
+	require.NotContains(t, text, notice)
+	require.NotContains(t, text, button)
+}
+
 func TestWhatWasLeftOutWhileNobodyKnows(t *testing.T) {
 	b, server, _ := signedUp(t)
 	answer, text := b.send("GET", "/pages/ada/left-out?range=30d", nil)

@@ -127,8 +127,22 @@ func (d *Dashboard) changeMail(w http.ResponseWriter, r *http.Request, v viewer)
 	if err := parse(w, r); err != nil {
 		return err
 	}
+	if r.PostForm.Get("confirm") != "" {
+		err := d.news.AskAgain(r.Context(), v.account)
+		if errors.Is(err, alert.ErrConfirmed) {
+			err = nil // elsewhere, meanwhile: the page says so
+		}
+		if errors.Is(err, alert.ErrTooSoon) {
+			err = &profile.Invalid{Field: "confirm", Message: err.Error()}
+		}
+		return d.answer(w, r, v, "told", "The letter is on its way.", profile.LinkChange{}, err)
+	}
 	alerts, reports := r.PostForm.Get("alerts") != "", r.PostForm.Get("weekly") != ""
-	return d.answer(w, r, v, "told", "Saved", profile.LinkChange{}, d.news.SetMail(r.Context(), v.ID, alert.MailChange{Alerts: &alerts, Weekly: &reports}))
+	err := d.news.SetMail(r.Context(), v.ID, alert.MailChange{Alerts: &alerts, Weekly: &reports})
+	if err == nil && d.Mail && (alerts || reports) {
+		err = d.news.AskToConfirm(r.Context(), v.account)
+	}
+	return d.answer(w, r, v, "told", "Saved", profile.LinkChange{}, err)
 }
 
 // unsubscription is what a letter's address ends.
@@ -165,5 +179,40 @@ func (d *Dashboard) unsubscribe(w http.ResponseWriter, r *http.Request) error {
 		u.Done = true
 	}
 	d.render(w, r, http.StatusOK, "unsubscribe", u)
+	return nil
+}
+
+// confirmation is what a letter's address confirms.
+type confirmation struct {
+	Address, Token string
+	Done           bool
+}
+
+// confirm asks people whether an address is theirs: programs that follow addresses in letters confirm nothing. No account is asked for,
+// so that it may be done on another device than the one on which somebody signed up.
+func (d *Dashboard) confirm(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Referrer-Policy", "no-referrer")
+	key, err := postgres.Secret(r.Context(), d.Pool, mail.Secret)
+	if err != nil {
+		return err
+	}
+	bad := &refusal{http.StatusNotFound, "This address confirms nothing", "It is not whole or too old. Copy all of it from the letter, or sign in and ask for another letter, under 'Alerts and reports'."}
+	c := confirmation{Token: r.PathValue("token")}
+	account, ok := mail.Confirms(c.Token)
+	if !ok {
+		return bad
+	}
+	if c.Address, err = d.news.Address(r.Context(), account); err != nil {
+		return err
+	}
+	if !mail.Confirmed(key, c.Token, account, c.Address, time.Now()) {
+		return bad
+	}
+	if r.Method == http.MethodPost {
+		if c.Done, err = d.news.Confirm(r.Context(), account, c.Address); err != nil {
+			return err
+		}
+	}
+	d.render(w, r, http.StatusOK, "confirm", c)
 	return nil
 }

@@ -166,6 +166,11 @@ func (d *Dashboard) signUp(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return err
 	default:
+		if d.Mail {
+			if err := d.news.AskToConfirm(r.Context(), id); err != nil {
+				return err
+			}
+		}
 		return d.enter(w, r, id, "/pages/new")
 	}
 	d.render(w, r, http.StatusUnprocessableEntity, "sign-up", f)

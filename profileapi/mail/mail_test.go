@@ -46,6 +46,30 @@ func TestATokenUnsubscribesFromWhatItSays(t *testing.T) {
 	}
 }
 
+func TestAConfirmationIsOfOneAddressForSomeDays(t *testing.T) {
+	key, now := []byte("key"), time.Unix(1_800_000_000, 0)
+	token := Confirmation(key, 12, "ada@example.org", now.Add(time.Hour))
+	id, ok := Confirms(token)
+	require.True(t, ok)
+	require.EqualValues(t, 12, id)
+	require.True(t, Confirmed(key, token, 12, "ada@example.org", now))
+	require.False(t, Confirmed(key, token, 12, "ada@example.org", now.Add(time.Hour)))
+	require.False(t, Confirmed(key, token, 13, "ada@example.org", now))
+	require.False(t, Confirmed(key, token, 12, "eve@example.org", now))
+	require.False(t, Confirmed(key, token, 12, "", now))
+	require.False(t, Confirmed([]byte("another"), token, 12, "ada@example.org", now))
+	for i := range token {
+		forged := []byte(token)
+		forged[i] ^= 1
+		id, ok := Confirms(string(forged))
+		require.False(t, ok && Confirmed(key, string(forged), id, "ada@example.org", now), "byte %d", i)
+	}
+	for _, bad := range []string{"", "..", "12", "0.1.x", "-1.1.x", Token(key, Alerts, 12)} {
+		id, ok := Confirms(bad)
+		require.False(t, ok && Confirmed(key, bad, id, "ada@example.org", now), bad)
+	}
+}
+
 // TestALetterSaysTheSameInTextAndHTML: whichever part a mail program shows.
 func TestALetterSaysTheSameInTextAndHTML(t *testing.T) {
 	letters, err := NewLetters("https://spill.example/", []byte("key"))

@@ -85,7 +85,8 @@ type Letter struct {
 	HTML    string
 	// ID names the letter for ever, so that one that comes twice is known to be the same.
 	ID string
-	// Unsubscribe is the address that ends letters of this kind, by POST (RFC 8058) and, after a question, for people.
+	// Unsubscribe is the address that ends letters of this kind, by POST (RFC 8058) and, after a question, for people. Empty: it
+	// is the only one of its kind.
 	Unsubscribe string
 }
 
@@ -102,8 +103,10 @@ func (p *Post) Send(ctx context.Context, l Letter) error {
 	m.Subject(l.Subject)
 	m.SetDate()
 	m.SetMessageIDWithValue(l.ID + p.from.Address[strings.LastIndexByte(p.from.Address, '@'):])
-	m.SetListUnsubscribe(l.Unsubscribe)
-	m.SetListUnsubscribePost()
+	if l.Unsubscribe != "" {
+		m.SetListUnsubscribe(l.Unsubscribe)
+		m.SetListUnsubscribePost()
+	}
 	// Nobody's holiday answer is wanted (RFC 3834).
 	m.SetGenHeader("Auto-Submitted", "auto-generated")
 	m.SetBodyString(smtp.TypeTextPlain, l.Text)
