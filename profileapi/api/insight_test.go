@@ -26,6 +26,7 @@ type visited struct {
 	id    string
 	links []string
 	start time.Time // of the hour before the last
+	table string    // of events
 }
 
 // visits: people view 6 times (4 from DE), click link 0 4 times and link 1 once; bots view 3 times and preview 2.
@@ -39,7 +40,7 @@ func newVisited(t *testing.T) *visited {
 	v.conn, err = clickhouse.Open(options)
 	require.NoError(t, err)
 	t.Cleanup(func() { v.conn.Close() })
-	v.id = v.profile("ada")
+	v.id, v.table = v.profile("ada"), layout.Local("events")
 	for _, title := range []string{"=Shop", "Blog"} {
 		v.links = append(v.links, v.must(201, "POST", v.path("/links"), map[string]any{"title": title, "url": "https://example.org/" + title}).body["id"].(string))
 	}
@@ -150,6 +151,37 @@ func TestBreakdownsAndTheirTables(t *testing.T) {
 	require.Equal(t, "4", links[1][5])
 	require.Len(t, read("panel=series&period=24h"), 25)
 	require.Contains(t, read("panel=breakdown&dimension=country&period=24h"), []string{"DE", "4", "4"})
+}
+
+// TestTheRestIsSaidTheSameEverywhere: what closed days keep as one is never a value, and is never missing.
+func TestTheRestIsSaidTheSameEverywhere(t *testing.T) {
+	v := newVisited(t)
+	for i, kind := range []string{"view", "view", "click"} {
+		require.NoError(t, v.conn.Exec(t.Context(), fmt.Sprintf(`INSERT INTO %s (stream, partition, sequence, offset, term, time, date, kind, class, profile_id, link_id, visitor, surface, country)
+			VALUES (7, 0, %d, %[2]d, 1, fromUnixTimestamp64Micro(toInt64(%d), 'UTC'), toDate('%s'), '%s', 'person', %s, %s, 1, 'page', '(other)')`,
+			v.table, 100+i, v.start.UnixMicro(), v.start.Format(time.DateOnly), kind, v.id, []string{"0", "0", v.links[0]}[i])))
+	}
+	b := v.must(200, "GET", v.path("/insights/breakdowns?period=24h&dimensions=country&limit=100"), nil).body["breakdowns"].([]any)[0].(map[string]any)
+	other := b["other"].(map[string]any)
+	require.EqualValues(t, 1, other["values"])
+	require.EqualValues(t, 2, other["views"])
+	require.EqualValues(t, 1, other["clicks"])
+	rows := []string{"country,views,clicks"}
+	for _, one := range b["items"].([]any) {
+		item := one.(map[string]any)
+		require.NotEqual(t, "(other)", item["value"])
+		rows = append(rows, fmt.Sprintf("%v,%v,%v", item["value"], item["views"], item["clicks"]))
+	}
+	rows = append(rows, "(other),2,1", "")
+	require.Equal(t, strings.Join(rows, "\r\n"), v.must(200, "GET", v.path("/insights.csv?period=24h&panel=breakdown&dimension=country"), nil).raw)
+	a := v.send("POST", "/v1/graphql", map[string]any{"query": `query($id: ID!) { profile(id: $id) { insights(period: LAST_24_HOURS, dimensions: ["country"], limit: 100) {
+		breakdowns { items { value views clicks } other { views clicks } } } } }`, "variables": map[string]any{"id": v.id}})
+	g := a.body["data"].(map[string]any)["profile"].(map[string]any)["insights"].(map[string]any)["breakdowns"].([]any)[0].(map[string]any)
+	require.Equal(t, map[string]any{"views": 2.0, "clicks": 1.0}, g["other"])
+	require.Len(t, g["items"], len(b["items"].([]any)))
+	v.must(422, "GET", v.path("/insights?period=24h&filter=country:(other)"), nil)
+	a = v.send("POST", "/v1/graphql", map[string]any{"query": `query($id: ID!) { profile(id: $id) { insights(filters: ["country:(other)"]) { to } } }`, "variables": map[string]any{"id": v.id}})
+	require.NotEmpty(t, a.body["errors"])
 }
 
 func TestWhatIsNotCountedIsListedWithItsReason(t *testing.T) {
