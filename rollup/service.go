@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
@@ -28,7 +27,7 @@ import (
 
 // Config of the service.
 type Config struct {
-	Interval  time.Duration `name:"rollup-interval" env:"SPILLWAY_ROLLUP_INTERVAL" default:"1s" help:"How often the lifetime counters are brought up to date."`
+	Interval  time.Duration `name:"rollup-interval" env:"SPILLWAY_ROLLUP_INTERVAL" default:"300ms" help:"How often the lifetime counters are brought up to date."`
 	Grace     time.Duration `name:"rollup-close-after" env:"SPILLWAY_ROLLUP_CLOSE_AFTER" default:"30m" help:"How long after its end in every time zone a day is closed. What comes later closes it again."`
 	Compare   time.Duration `name:"rollup-compare-every" env:"SPILLWAY_ROLLUP_COMPARE_EVERY" default:"1h" help:"How often all closed days are compared with their events."`
 	Sweep     time.Duration `name:"rollup-sweep-every" env:"SPILLWAY_ROLLUP_SWEEP_EVERY" default:"5m" help:"How often the counters of all profiles with events in open days are computed, hints or not."`
@@ -76,17 +75,7 @@ type Service struct {
 	expiry   *retention.Expiry
 	scanners *scanner.Watch // nil: they are not looked for
 	metrics  *metrics
-	judged   []judged // what was computed and is not yet told, the oldest first
 }
-
-// judged is what was known of the completeness of ClickHouse at one time.
-type judged struct {
-	known completeness.Known
-	at    time.Time
-}
-
-// hintDelay is how long it takes, with a margin, until there are hints of the events that are in ClickHouse.
-const hintDelay = 500 * time.Millisecond
 
 // New checks the configuration. It waits for no engine.
 func New(ctx context.Context, config Config, where engines.Addresses, log *slog.Logger, registry prometheus.Registerer, health *admin.Health) (_ *Service, err error) {
@@ -230,14 +219,13 @@ func (s *Service) count(ctx context.Context) error {
 	}
 }
 
-// round first asks up to when the events are complete in ClickHouse and then brings the counters up to date by the hints. Ingest inserts
-// hints a moment after their events, so what is told is what was known that moment before: the counters have those events.
+// round first asks up to when the events are complete in ClickHouse, and then brings the counters up to date. It tells what it was told only if
+// the counters are proven to have all that was in ClickHouse before they began.
 func (s *Service) round(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	late := s.closer.Busy()
 	known, completeErr := s.complete.Compute(ctx)
-	computed := time.Now()
 	settled, err := s.updater.Round(ctx)
 	if err != nil {
 		return err
@@ -245,15 +233,10 @@ func (s *Service) round(ctx context.Context) error {
 	if completeErr != nil {
 		return completeErr
 	}
-	s.judged = append(s.judged, judged{known, computed})
-	ripe := func(j judged) bool { return j.at.Before(computed.Add(-hintDelay)) }
-	for len(s.judged) > 1 && ripe(s.judged[1]) {
-		s.judged = slices.Delete(s.judged, 0, 1) // the newest that can be told is enough
-	}
-	if !ripe(s.judged[0]) || late || !settled || s.closer.Busy() {
+	if late || !settled || s.closer.Busy() {
 		return nil // the counters lack something that ClickHouse has; what was told before still holds
 	}
-	return s.complete.Publish(ctx, s.judged[0].known)
+	return s.complete.Publish(ctx, known)
 }
 
 func (s *Service) close() {

@@ -177,7 +177,7 @@ func (b *Bench) freshness(ctx context.Context) (*Table, error) {
 			row("click → insights, the series, p99, s", series, 1),
 			row("click → insights, the lifetime numbers, p99, s", lifetime, 0),
 			{What: "click → answered insert, p99 of all events, s", Ours: measure.Number(inserted), Peer: "1 s", Ratio: measure.Series{inserted}},
-		}, Notes: []string{"The lifetime numbers are set in PostgreSQL once a second (SPILLWAY_ROLLUP_INTERVAL); the series is read from ClickHouse. What is asked for takes its own time too, and is asked for every 20 ms."}}, nil
+		}, Notes: []string{"The lifetime numbers are set in PostgreSQL three times a second (SPILLWAY_ROLLUP_INTERVAL); the series is read from ClickHouse. What is asked for takes its own time too, and is asked for every 20 ms."}}, nil
 }
 
 // probe clicks and watches.
