@@ -86,18 +86,20 @@ type Proxy struct {
 	mu     sync.Mutex
 	decide func(Request) Fate
 	down   bool
-	busy   sync.WaitGroup
+	busy   int        // requests on their way: not a WaitGroup, which must not be added to while it is waited for
+	idle   *sync.Cond // that there are none, with mu
 }
 
 // New opens a proxy to the server.
 func (s *Server) New(t testing.TB) *Proxy {
 	t.Helper()
 	p := &Proxy{server: s}
+	p.idle = sync.NewCond(&p.mu)
 	p.http = httptest.NewServer(p)
 	t.Cleanup(func() {
 		p.http.CloseClientConnections()
 		p.http.Close()
-		p.busy.Wait()
+		p.Wait()
 	})
 	return p
 }
@@ -123,11 +125,31 @@ func (p *Proxy) Down(down bool) {
 }
 
 // Wait returns when nothing is on its way any more.
-func (p *Proxy) Wait() { p.busy.Wait() }
+func (p *Proxy) Wait() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.busy > 0 {
+		p.idle.Wait()
+	}
+}
+
+func (p *Proxy) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.busy++
+}
+
+func (p *Proxy) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.busy--; p.busy == 0 {
+		p.idle.Broadcast()
+	}
+}
 
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	p.busy.Add(1)
-	defer p.busy.Done()
+	p.begin()
+	defer p.end()
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return
