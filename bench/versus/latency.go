@@ -48,6 +48,12 @@ func (b *Bench) latency(ctx context.Context) (*Table, error) {
 	t := &Table{Title: "Latency", How: fmt.Sprintf("Visitors come independently of each other (open loop), at shares of %s requests/s, which is what the slower of the two can do here "+
 		"(redirector %s, nginx %s); each wait counts from the visitor's arrival to the whole answer, so nothing is omitted while a server is busy. ",
 		measure.Number(most), ours, theirs)}
+	if err := shipped(ctx, v.redirector); err != nil {
+		return nil, err
+	}
+	v.kafka.Kill()
+	t.How += "Meanwhile the broker is away: it would take from the generator's processor what the generator needs to be in time. What shipping costs the redirector " +
+		"is in its CPU a request, above. "
 	o.Duration = pick(b, 4*time.Second, 500*time.Millisecond)
 	var late time.Duration
 	for _, share := range []float64{0.2, 0.5, 0.8} {

@@ -85,11 +85,14 @@ func run(ctx context.Context, f *flags) error {
 		}
 		fmt.Println()
 		tables = append(tables, table)
+		// After each, so that a run that is ended before its time leaves what it measured.
+		if f.Out != "" {
+			if err := os.WriteFile(f.Out, []byte(versus.Markdown(tables, machine, load, f.Quick)), 0o644); err != nil {
+				return fmt.Errorf("write the tables: %w", err)
+			}
+		}
 	}
 	if f.Out != "" && len(tables) > 0 {
-		if err := os.WriteFile(f.Out, []byte(versus.Markdown(tables, machine, load, f.Quick)), 0o644); err != nil {
-			return fmt.Errorf("write the tables: %w", err)
-		}
 		fmt.Println("written to", filepath.Base(f.Out))
 	}
 	for _, m := range versus.Missed(tables) {
