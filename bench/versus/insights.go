@@ -29,7 +29,7 @@ type library struct {
 func (b *Bench) insights(ctx context.Context) (*Table, error) {
 	events := b.Events
 	if events == 0 {
-		events = pick(b, 20_000_000, 200_000)
+		events = pick(b, 2_000_000, 200_000)
 	}
 	s, err := b.stand()
 	if err != nil {

@@ -25,7 +25,7 @@ type Bench struct {
 	Dir string
 	// Quick makes every experiment short: it shows that they work, its figures mean little.
 	Quick bool
-	// Events of the table that insights are asked of; zero: 20 million, or 200 000 with Quick.
+	// Events of the table that insights are asked of; zero: 2 million, or 200 000 with Quick.
 	Events int
 	// Say is told what is being done.
 	Say func(format string, values ...any)
