@@ -89,7 +89,7 @@ test-warehouse: setup build $(S3SERVER) ## Read an export with pyarrow, DuckDB a
 
 .PHONY: bench
 bench: setup build ## Measure against nginx and ClickHouse's own Kafka engine and write docs/performance.md
-	go run ./bench/cmd/bench --out docs/performance.md
+	go run ./bench/cmd/bench $(if $(ONLY),--only $(ONLY)) --out docs/performance.md
 
 SCENARIO ?= smoke
 .PHONY: k6

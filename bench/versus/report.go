@@ -3,6 +3,7 @@ package versus
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -40,6 +41,15 @@ in turn with it, over several rounds: the median, and in brackets the smallest a
 	fmt.Fprintf(&b, "Machine: %s. Processors wanted when the run began, on average of a minute: %s.\n", machine, load)
 	if quick {
 		b.WriteString("\n**A quick run: it shows that the commands work; its figures mean little.**\n")
+	}
+	var left []string
+	for _, e := range Experiments() {
+		if !slices.ContainsFunc(tables, func(t *Table) bool { return t.Name == e.Name }) {
+			left = append(left, e.Name)
+		}
+	}
+	if len(left) > 0 {
+		fmt.Fprintf(&b, "\n**Not in this run:** %s.\n", strings.Join(left, ", "))
 	}
 	for _, t := range tables {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", t.Title, wrap(t.How))
