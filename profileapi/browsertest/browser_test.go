@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -21,23 +20,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"spillway.dev/profileapi/browsertest/stage"
+	"spillway.dev/service/spillwaytest"
 )
 
 // axe is Deque's accessibility checker, from npm (dashboard/uplot/fetch).
 //
 //go:embed testdata/axe.js
 var axe string
-
-func program(t *testing.T) string {
-	t.Helper()
-	if path := os.Getenv("SPILLWAY_BIN"); path != "" {
-		return path
-	}
-	path, err := filepath.Abs("../../bin/spillway")
-	require.NoError(t, err)
-	require.FileExists(t, path, "run make build first")
-	return path
-}
 
 // visitor is a browser that somebody sits at.
 type visitor struct {
@@ -66,7 +55,7 @@ func appears(selector string) chromedp.Action[chromedp.Void] {
 func (v visitor) says(expression, want string) {
 	v.t.Helper()
 	got := ""
-	err := stage.Eventually(func() error {
+	err := spillwaytest.Eventually(func() error {
 		var err error
 		if got, err = chromedp.Run(v.ctx, chromedp.Evaluate[string]("String("+expression+")")); err != nil {
 			return err
@@ -102,7 +91,7 @@ func TestACreatorAndAVisitor(t *testing.T) {
 	var told atomic.Pointer[http.Request]
 	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { told.Store(r) }))
 	t.Cleanup(hook.Close)
-	s, err := stage.Start(program(t), "SPILLWAY_PRIVATE_WEBHOOKS=true", "SPILLWAY_SMTP_URL=smtp://127.0.0.1:1")
+	s, err := stage.Start("SPILLWAY_PRIVATE_WEBHOOKS=true", "SPILLWAY_SMTP_URL=smtp://127.0.0.1:1")
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)

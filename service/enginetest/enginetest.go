@@ -17,7 +17,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,6 +24,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"spillway.dev/service/spillwaytest"
 )
 
 // startPatience bounds how long an engine may take to serve. Machines that run many tests at once are slow.
@@ -111,7 +112,7 @@ func (e *engine) start(t testing.TB) string {
 }
 
 func (e *engine) run() (address string, err error) {
-	program, err := binary()
+	program, err := spillwaytest.Program()
 	if err != nil {
 		return "", err
 	}
@@ -157,33 +158,6 @@ func (e *engine) run() (address string, err error) {
 	case <-time.After(startPatience):
 		_ = cmd.Process.Kill()
 		return "", fmt.Errorf("the engine is not ready after %v: %s", startPatience, stderr)
-	}
-}
-
-// binary finds the program whose engines are used.
-func binary() (string, error) {
-	if path := os.Getenv("SPILLWAY_BIN"); path != "" {
-		if _, err := os.Stat(path); err != nil {
-			return "", fmt.Errorf("SPILLWAY_BIN names %s, which is not there: run 'make build'", path)
-		}
-		return path, nil
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.work")); err == nil {
-			path := filepath.Join(dir, "bin", "spillway")
-			if _, err := os.Stat(path); err != nil {
-				return "", fmt.Errorf("%s is not there: run 'make build'", path)
-			}
-			return path, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", errors.New("no go.work above the test's directory: run the tests inside the repository, or set SPILLWAY_BIN")
-		}
-		dir = filepath.Dir(dir)
 	}
 }
 

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,17 +15,15 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"spillway.dev/service/spillwaytest"
 	"spillway.dev/standalone/supervise"
 )
 
 // The library makes standard input non-blocking. Were it still the pipe from the parent, then a child that reads it would, stopped
 // and continued, find neither data nor patience there, take that for the parent's end, and end with status 0.
 func TestAChildThatWasStoppedGoesOn(t *testing.T) {
-	program := os.Getenv("SPILLWAY_BIN")
-	if program == "" {
-		program = filepath.Join("..", "..", "bin", "spillway")
-	}
-	require.FileExists(t, program, "run 'make build'")
+	program, err := spillwaytest.Program()
+	require.NoError(t, err)
 	ready := make(chan string, 1)
 	child, err := supervise.Start(supervise.Command{
 		Path: program, Args: []string{"engine", "clickhouse", "--data", t.TempDir(), "--listen", "127.0.0.1:0", "--with-parent", "--throw-away"},

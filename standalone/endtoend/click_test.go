@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spillway.dev/schemas/event"
+	"spillway.dev/service/spillwaytest"
 )
 
 // visits sends n requests for path from several visitors at once and returns how many were answered with status.
@@ -27,7 +28,7 @@ func (s *standalone) visits(n int, path string, status int) int64 {
 	for range 8 {
 		wait.Go(func() {
 			for next.Add(1) <= int64(n) {
-				if response, err := s.visit(path); err == nil && response.StatusCode == status {
+				if response, err := s.visit(http.MethodGet, path); err == nil && response.StatusCode == status {
 					answered.Add(1)
 				}
 			}
@@ -57,9 +58,7 @@ func (s *standalone) counted(p profile, views, clicks int64) insights {
 
 func (s *standalone) audit() (missing, doubled int64) {
 	s.t.Helper()
-	command := exec.Command(binary(s.t), "audit", "--json")
-	command.Env = s.environment()
-	out, err := command.Output()
+	out, err := s.command("audit", "--json").Output()
 	var failed *exec.ExitError
 	if err != nil {
 		require.ErrorAs(s.t, err, &failed)
@@ -93,7 +92,7 @@ func TestTheWayOfOneClick(t *testing.T) {
 	}
 
 	s.eventually("the page is there", func() error {
-		response, err := s.visit("/ada")
+		response, err := s.visit(http.MethodGet, "/ada")
 		if err == nil && response.StatusCode != http.StatusOK {
 			err = fmt.Errorf("status %d", response.StatusCode)
 		}
@@ -101,7 +100,7 @@ func TestTheWayOfOneClick(t *testing.T) {
 	})
 	require.EqualValues(t, 499, s.visits(499, "/ada", http.StatusOK))
 	for i, l := range links {
-		response, err := s.visit("/l/" + l.Code)
+		response, err := s.visit(http.MethodGet, "/l/"+l.Code)
 		require.NoError(t, err)
 		require.Equal(t, http.StatusFound, response.StatusCode)
 		require.Equal(t, fmt.Sprintf("https://example.com/%d", i), response.Header.Get("Location"))
@@ -121,12 +120,10 @@ func TestTheWayOfOneClick(t *testing.T) {
 		s.api("PATCH", "/v1/profiles/"+p.ID+"/links/"+links[2].ID, map[string]string{"url": "https://example.org/new"}, nil, http.StatusOK)
 		s.eventually("the redirect follows", func() error {
 			// HEAD asks without being counted as a click.
-			request, _ := http.NewRequestWithContext(context.Background(), http.MethodHead, s.url("VISITORS", "/l/"+links[2].Code), nil)
-			response, err := visitor.Do(request)
+			response, err := s.visit(http.MethodHead, "/l/"+links[2].Code)
 			if err != nil {
 				return err
 			}
-			response.Body.Close()
 			if got := response.Header.Get("Location"); got != "https://example.org/new" {
 				return fmt.Errorf("still %s", got)
 			}
@@ -160,7 +157,7 @@ func TestTheWayOfOneClick(t *testing.T) {
 		client, err := kgo.NewClient(kgo.SeedBrokers(addresses.Kafka...), kgo.ConsumeTopics("spillway.events"))
 		require.NoError(t, err)
 		defer client.Close()
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), spillwaytest.Patience)
 		defer cancel()
 		names := map[string]bool{}
 		for len(names) < 1500 {
@@ -180,7 +177,7 @@ func TestTheWayOfOneClick(t *testing.T) {
 	missing, doubled := s.audit()
 	require.Zero(t, missing)
 	require.Zero(t, doubled)
-	require.Zero(t, s.interrupt(), "Ctrl-C is a clean end:\n%s", s.output.String())
+	require.Zero(t, s.interrupt(), "Ctrl-C is a clean end:\n%s", s.Output())
 }
 
 func TestKillNineOfTheTreeLosesAndDoublesNothing(t *testing.T) {
@@ -191,10 +188,8 @@ func TestKillNineOfTheTreeLosesAndDoublesNothing(t *testing.T) {
 	var l link
 	s.api("POST", "/v1/profiles/"+p.ID+"/links", map[string]string{"title": "Nanoseconds", "url": "https://example.com/ns"}, &l, http.StatusCreated)
 	s.eventually("the link is there", func() error {
-		request, _ := http.NewRequestWithContext(context.Background(), http.MethodHead, s.url("VISITORS", "/l/"+l.Code), nil)
-		response, err := visitor.Do(request)
+		response, err := s.visit(http.MethodHead, "/l/"+l.Code)
 		if err == nil {
-			response.Body.Close()
 			if response.StatusCode != http.StatusFound {
 				err = fmt.Errorf("status %d", response.StatusCode)
 			}
@@ -210,7 +205,7 @@ func TestKillNineOfTheTreeLosesAndDoublesNothing(t *testing.T) {
 		time.Sleep(150 * time.Millisecond)
 		children := s.children()
 		require.NotEmpty(t, children)
-		s.kill()
+		s.Kill()
 		clicks += <-answered
 		s.eventually("no child outlives its parent", func() error {
 			for _, pid := range children {

@@ -4,7 +4,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -12,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"spillway.dev/service/spillwaytest"
 )
 
 func TestARealAccessLogAddsUp(t *testing.T) {
@@ -20,14 +21,12 @@ func TestARealAccessLogAddsUp(t *testing.T) {
 	logs, err := filepath.Glob("../../bench/replay/testdata/apache_logs*")
 	require.NoError(t, err)
 	require.NotEmpty(t, logs)
-	command := exec.Command(binary(t), "replay", logs[0], "--visitors-url", s.url("VISITORS", ""), "--api-url", s.url("API", ""))
-	command.Env = s.environment()
-	out, err := command.CombinedOutput()
+	out, err := s.command("replay", logs[0], "--visitors-url", s.URL(spillwaytest.Visitors, ""), "--api-url", s.URL(spillwaytest.API, "")).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Contains(t, string(out), "It adds up")
 
 	t.Run("dashboards and alerts ask for metrics that are there", func(t *testing.T) {
-		response, err := http.Get(s.url("ADMIN", "/metrics"))
+		response, err := http.Get(s.URL(spillwaytest.Admin, "/metrics"))
 		require.NoError(t, err)
 		defer response.Body.Close()
 		text, err := io.ReadAll(response.Body)
@@ -50,9 +49,9 @@ func TestARealAccessLogAddsUp(t *testing.T) {
 
 	t.Run("a data directory is one standalone's", func(t *testing.T) {
 		other := newStandalone(t)
-		other.data = s.data
+		other.Data = s.Data
 		line := other.refused("run")
-		require.Contains(t, line, s.data)
+		require.Contains(t, line, s.Data)
 	})
 
 	t.Run("Ctrl-C leaves nothing running and says nothing alarming", func(t *testing.T) {
@@ -62,6 +61,6 @@ func TestARealAccessLogAddsUp(t *testing.T) {
 		for _, pid := range children {
 			require.False(t, running(pid), "process %d is still there", pid)
 		}
-		require.False(t, strings.Contains(s.output.String(), "level="), "%s", s.output.String())
+		require.False(t, strings.Contains(s.Output(), "level="), "%s", s.Output())
 	})
 }

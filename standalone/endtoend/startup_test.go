@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"spillway.dev/service/spillwaytest"
 )
 
 type addresses struct {
@@ -22,7 +23,7 @@ type addresses struct {
 // addresses reads where the standalone says its engines are.
 func (s *standalone) addresses() addresses {
 	s.t.Helper()
-	text, err := os.ReadFile(filepath.Join(s.data, "addresses.json"))
+	text, err := os.ReadFile(filepath.Join(s.Data, "addresses.json"))
 	require.NoError(s.t, err)
 	var a addresses
 	require.NoError(s.t, json.Unmarshal(text, &a))
@@ -32,8 +33,7 @@ func (s *standalone) addresses() addresses {
 // refused runs spillway, expects it to fail, and returns the one line that it says why.
 func (s *standalone) refused(args ...string) string {
 	s.t.Helper()
-	command := exec.Command(binary(s.t), args...)
-	command.Env = s.environment()
+	command := s.command(args...)
 	var stderr strings.Builder
 	command.Stderr = &stderr
 	require.Error(s.t, command.Run())
@@ -49,15 +49,15 @@ func TestWhatStandsInTheWayIsSaidInOneLineWithTheCure(t *testing.T) {
 		taken, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		defer taken.Close()
-		s.ports["VISITORS"] = taken.Addr().(*net.TCPAddr).Port
+		s.Ports[spillwaytest.Visitors] = taken.Addr().(*net.TCPAddr).Port
 		line := s.refused("run")
-		require.Contains(t, line, fmt.Sprint(s.ports["VISITORS"]))
+		require.Contains(t, line, fmt.Sprint(s.Ports[spillwaytest.Visitors]))
 		require.Contains(t, line, "SPILLWAY_VISITORS_LISTEN")
 	})
 	t.Run("a data directory of another version", func(t *testing.T) {
 		s := newStandalone(t)
-		require.NoError(t, os.MkdirAll(s.data, 0o755))
-		require.NoError(t, os.WriteFile(filepath.Join(s.data, "VERSION"), []byte("999\n"), 0o644))
+		require.NoError(t, os.MkdirAll(s.Data, 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(s.Data, "VERSION"), []byte("999\n"), 0o644))
 		require.Contains(t, s.refused("run"), "999")
 	})
 	t.Run("missing engines", func(t *testing.T) {

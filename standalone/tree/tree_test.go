@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"spillway.dev/service/spillwaytest"
 	"spillway.dev/standalone/tree"
 )
 
@@ -29,13 +30,8 @@ var quiet = slog.New(slog.DiscardHandler)
 // config is a tree on free ports, run by the binary that `make build` made.
 func config(t *testing.T) tree.Config {
 	t.Helper()
-	program := os.Getenv("SPILLWAY_BIN")
-	if program == "" {
-		var err error
-		program, err = filepath.Abs("../../bin/spillway")
-		require.NoError(t, err)
-	}
-	require.FileExists(t, program, "run 'make build'")
+	program, err := spillwaytest.Program()
+	require.NoError(t, err)
 	data, err := os.MkdirTemp("", "spillway-tree-")
 	require.NoError(t, err)
 	require.NoError(t, os.Chmod(data, 0o711))

@@ -14,9 +14,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 
 	"spillway.dev/profileapi/browsertest/stage"
+	"spillway.dev/service/spillwaytest"
 )
 
 func main() {
@@ -34,14 +34,7 @@ func run(command []string) error {
 	if len(command) == 0 {
 		return errors.New("name the command to run: beside COMMAND [ARGUMENT ...]")
 	}
-	program := os.Getenv("SPILLWAY_BIN")
-	if program == "" {
-		var err error
-		if program, err = filepath.Abs("../bin/spillway"); err != nil {
-			return err
-		}
-	}
-	s, err := stage.Start(program, "SPILLWAY_API_RATE=0")
+	s, err := stage.Start("SPILLWAY_API_RATE=0")
 	if err != nil {
 		return err
 	}
@@ -62,7 +55,7 @@ func run(command []string) error {
 	if err := s.Visit("/ada", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "", ""); err != nil {
 		return err
 	}
-	if err := stage.Eventually(func() error {
+	if err := spillwaytest.Eventually(func() error {
 		var in struct{ Lifetime struct{ Views int } }
 		if err := s.Call("GET", "/v1/profiles/"+made.ID+"/insights", nil, &in); err != nil {
 			return err

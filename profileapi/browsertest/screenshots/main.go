@@ -1,7 +1,7 @@
 // Command screenshots draws the pages for docs/screenshots: the visitors' page and the dashboard, light and dark, on a phone and on a
 // desktop. It runs bin/spillway in a directory of its own, on ports of its own, and takes everything away again.
 //
-//	go run ./browsertest/screenshots -program ../bin/spillway -out ../docs/screenshots
+//	go run ./browsertest/screenshots -out ../docs/screenshots
 package main
 
 import (
@@ -21,26 +21,26 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"spillway.dev/profileapi/browsertest/stage"
+	"spillway.dev/service/spillwaytest"
 )
 
 func main() {
-	program := flag.String("program", "../bin/spillway", "the built program")
 	out := flag.String("out", "../docs/screenshots", "directory of the pictures")
 	flag.Parse()
-	if err := run(*program, *out); err != nil {
+	if err := run(*out); err != nil {
 		fmt.Fprintln(os.Stderr, "screenshots:", err)
 		os.Exit(1)
 	}
 }
 
-func run(program, out string) error {
+func run(out string) error {
 	dir, err := os.MkdirTemp("", "spillway-screenshots-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
 	// A mail server that is not there: nothing is sent to it here.
-	s, err := stage.Start(program, "SPILLWAY_SMTP_URL=smtp://127.0.0.1:1")
+	s, err := stage.Start("SPILLWAY_SMTP_URL=smtp://127.0.0.1:1")
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func prepare(browser context.Context, s *stage.Stage) error {
 		return err
 	}
 	// A partition has a term once somebody has taken it.
-	if err := stage.Eventually(func() error { return s.Past(ids[0], ids[1:], 45) }); err != nil {
+	if err := spillwaytest.Eventually(func() error { return s.Past(ids[0], ids[1:], 45) }); err != nil {
 		return fmt.Errorf("make a past: %w", err)
 	}
 	for i := range 60 {
