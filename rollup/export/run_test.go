@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 
 	"spillway.dev/rollup/export/manifest"
 	"spillway.dev/service/engines"
+	"spillway.dev/service/spillwaytest"
 )
 
 // A run that goes on takes in what comes, outlives an hour's failure of ClickHouse, and ends without an error.
@@ -25,7 +25,7 @@ func TestRunGoesOn(t *testing.T) {
 	root := t.TempDir()
 	f.insert(streamA, 0, 1, 10, day0)
 	registry := prometheus.NewRegistry()
-	var log lockedBuffer
+	var log spillwaytest.Output
 	e, err := New(t.Context(), Config{To: root, Every: time.Second}, f.addresses, slog.New(slog.NewTextHandler(&log, nil)), registry, io.Discard)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -100,22 +100,4 @@ func TestConfigErrorsHaveACure(t *testing.T) {
 	e, err := New(t.Context(), Config{To: t.TempDir()}, engines.Addresses{ClickHouse: "http://127.0.0.1:1/spillway"}, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nil)
 	require.NoError(t, err)
 	require.ErrorContains(t, e.Run(t.Context()), "ask ClickHouse")
-}
-
-// lockedBuffer is a buffer that several goroutines may use.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"spillway.dev/rollup/export/store/storetest"
+	"spillway.dev/service/spillwaytest"
 )
 
 // silence is how long the exporter waits for an object store in trouble.
@@ -133,7 +134,7 @@ func TestProgramStopsInTheMiddleOfAFile(t *testing.T) {
 	root := t.TempDir()
 	f.insert(streamA, 0, 1, 1000, day0)
 	c := f.command(t, root, "--every", "1s", "--hold", "0")
-	var output lockedBuffer
+	var output spillwaytest.Output
 	c.Stdout, c.Stderr = &output, &output
 	require.NoError(t, c.Start())
 	defer func() { _ = c.Process.Kill() }()
