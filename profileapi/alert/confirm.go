@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,12 +12,27 @@ import (
 	"spillway.dev/profileapi/mail"
 )
 
-var (
-	// ErrTooSoon means that a letter was asked for a short while ago.
-	ErrTooSoon = errors.New("a letter was sent a short while ago: look into the folder for spam too, or ask again later")
-	// ErrConfirmed means that an account has no address that waits to be confirmed.
-	ErrConfirmed = errors.New("the account has no address that waits to be confirmed")
-)
+// ErrConfirmed means that an account has no address that waits to be confirmed.
+var ErrConfirmed = errors.New("the account has no address that waits to be confirmed")
+
+// TooSoon means that a letter was asked for a short while ago.
+type TooSoon struct {
+	// Wait is how long it takes until another may be asked for: whole seconds, at least one.
+	Wait time.Duration
+}
+
+func (t *TooSoon) Error() string {
+	wait := "a day"
+	switch minutes := int(math.Ceil(t.Wait.Minutes())); {
+	case minutes == 1:
+		wait = "a minute"
+	case minutes < 120:
+		wait = fmt.Sprintf("%d minutes", minutes)
+	case minutes < 24*60:
+		wait = fmt.Sprintf("%d hours", int(math.Ceil(t.Wait.Hours())))
+	}
+	return "a letter was sent a short while ago: look into the folder for spam too, or ask again in " + wait
+}
 
 // AskToConfirm sends the letter that asks whether an account's address is its own, the first time. Nothing happens if the account has no
 // address, has confirmed it, or has been asked.
@@ -30,22 +46,26 @@ func (s *Store) AskToConfirm(ctx context.Context, account int64) error {
 }
 
 // AskAgain sends the letter once more. ErrConfirmed if nothing is to be confirmed. Whoever signed up with another's address must not be
-// able to fill their mailbox: ErrTooSoon within ten minutes of the first letter, 20 of the second, 40 of the third … at most a day.
+// able to fill their mailbox: TooSoon within ten minutes of the first letter, 20 of the second, 40 of the third … at most a day.
 func (s *Store) AskAgain(ctx context.Context, account int64) error {
 	var waits, asked bool
+	var left float64 // of a question that was there before; one that came meanwhile is new
 	err := s.pool.QueryRow(ctx, `
-		WITH who AS (SELECT id FROM accounts WHERE id = $1 AND email IS NOT NULL AND email_confirmed_at IS NULL),
+		WITH pause AS (SELECT account_id, asked_at + least(interval '10 minutes' * 2 ^ least(letters - 1, 10), interval '1 day') - now() AS wait
+			FROM confirmations WHERE account_id = $1),
+		who AS (SELECT id FROM accounts WHERE id = $1 AND email IS NOT NULL AND email_confirmed_at IS NULL),
 		asked AS (INSERT INTO confirmations (account_id) SELECT id FROM who
 			ON CONFLICT (account_id) DO UPDATE SET letters = confirmations.letters + 1, asked_at = now(), next_at = now(), attempts = 0, last_error = ''
 			WHERE confirmations.asked_at + least(interval '10 minutes' * 2 ^ least(confirmations.letters - 1, 10), interval '1 day') <= now() RETURNING 1)
-		SELECT EXISTS (SELECT FROM who), EXISTS (SELECT FROM asked)`, account).Scan(&waits, &asked)
+		SELECT EXISTS (SELECT FROM who), EXISTS (SELECT FROM asked), coalesce((SELECT extract(epoch FROM wait) FROM pause WHERE wait > interval '0'), 600)`,
+		account).Scan(&waits, &asked, &left)
 	switch {
 	case err != nil:
 		return fmt.Errorf("ask account %d again to confirm its address: %w", account, err)
 	case !waits:
 		return ErrConfirmed
 	case !asked:
-		return ErrTooSoon
+		return &TooSoon{time.Duration(math.Ceil(left)) * time.Second}
 	}
 	return nil
 }

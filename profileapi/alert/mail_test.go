@@ -2,6 +2,7 @@ package alert
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -241,11 +242,16 @@ func TestNothingButAQuestionGoesToAnAddressThatIsNotConfirmed(t *testing.T) {
 
 	// Who asks again waits, longer each time.
 	require.NoError(t, store.AskToConfirm(ctx, 1))
-	for _, wait := range []string{"10 minutes", "20 minutes", "40 minutes"} {
-		require.ErrorIs(t, store.AskAgain(ctx, 1), ErrTooSoon)
+	for _, wait := range []time.Duration{10 * time.Minute, 20 * time.Minute, 40 * time.Minute} {
+		var soon *TooSoon
+		require.ErrorAs(t, store.AskAgain(ctx, 1), &soon)
+		require.InDelta(t, wait.Seconds(), soon.Wait.Seconds(), 5)
+		require.ErrorContains(t, soon, fmt.Sprintf("again in %.0f minutes", wait.Minutes()))
 		_, err = c.pool.Exec(ctx, `UPDATE confirmations SET asked_at = now() - $1::interval + interval '10 seconds'`, wait)
 		require.NoError(t, err)
-		require.ErrorIs(t, store.AskAgain(ctx, 1), ErrTooSoon, wait)
+		require.ErrorAs(t, store.AskAgain(ctx, 1), &soon)
+		require.LessOrEqual(t, soon.Wait, 10*time.Second)
+		require.Positive(t, soon.Wait)
 		_, err = c.pool.Exec(ctx, `UPDATE confirmations SET asked_at = now() - $1::interval`, wait)
 		require.NoError(t, err)
 		require.NoError(t, store.AskAgain(ctx, 1))

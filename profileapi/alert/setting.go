@@ -3,6 +3,7 @@ package alert
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"spillway.dev/profileapi/mail"
 )
@@ -15,6 +16,10 @@ type Mail struct {
 	Confirmed bool
 	Alerts    bool
 	Weekly    bool
+	// Asked is when the letter that asks was asked for last; nil: it never was.
+	Asked *time.Time
+	// Undelivered says that this letter could not be delivered, and is tried no more.
+	Undelivered bool
 }
 
 // MailChange is what to change; nil: nothing.
@@ -22,8 +27,9 @@ type MailChange struct{ Alerts, Weekly *bool }
 
 // Mail returns what the owner of a profile gets by mail.
 func (s *Store) Mail(ctx context.Context, profile int64) (m Mail, err error) {
-	err = s.pool.QueryRow(ctx, `SELECT coalesce(a.email, ''), a.email_confirmed_at IS NOT NULL, coalesce(m.alerts, true), coalesce(m.weekly, true)
-		FROM profiles p JOIN accounts a ON a.id = p.account_id LEFT JOIN mail_settings m ON m.profile_id = p.id WHERE p.id = $1`, profile).Scan(&m.Address, &m.Confirmed, &m.Alerts, &m.Weekly)
+	err = s.pool.QueryRow(ctx, `SELECT coalesce(a.email, ''), a.email_confirmed_at IS NOT NULL, coalesce(m.alerts, true), coalesce(m.weekly, true), c.asked_at, coalesce(c.next_at IS NULL AND c.last_error <> '', false)
+		FROM profiles p JOIN accounts a ON a.id = p.account_id LEFT JOIN mail_settings m ON m.profile_id = p.id LEFT JOIN confirmations c ON c.account_id = a.id
+		WHERE p.id = $1`, profile).Scan(&m.Address, &m.Confirmed, &m.Alerts, &m.Weekly, &m.Asked, &m.Undelivered)
 	if err != nil {
 		return Mail{}, fmt.Errorf("read what profile %d gets by mail: %w", profile, err)
 	}

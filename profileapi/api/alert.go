@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -105,11 +106,13 @@ func (a *API) registerAlerts() {
 		if !a.letters {
 			return nil, huma.Error409Conflict("this server sends no mail")
 		}
+		var soon *alert.TooSoon
 		switch err := a.alerts.AskAgain(ctx, who(ctx).AccountID); {
 		case errors.Is(err, alert.ErrConfirmed):
 			return nil, huma.Error409Conflict(err.Error())
-		case errors.Is(err, alert.ErrTooSoon):
-			return nil, huma.ErrorWithHeaders(huma.Error429TooManyRequests(err.Error()), http.Header{"Retry-After": {"600"}})
+		case errors.As(err, &soon):
+			wait := strconv.Itoa(int(soon.Wait.Seconds()))
+			return nil, huma.ErrorWithHeaders(huma.Error429TooManyRequests(err.Error()), http.Header{"Retry-After": {wait}})
 		case err != nil:
 			return nil, err
 		}
@@ -122,5 +125,5 @@ func (a *API) mail(ctx context.Context, p profile.Profile) (*body[Mail], error) 
 	if err != nil {
 		return nil, err
 	}
-	return &body[Mail]{Mail(m)}, nil
+	return &body[Mail]{Mail{Address: m.Address, Confirmed: m.Confirmed, Alerts: m.Alerts, Weekly: m.Weekly}}, nil
 }

@@ -51,6 +51,39 @@ func TestThisBrowserIsMine(t *testing.T) {
 	}
 }
 
+// TestWhoIsHereIsAskedForTheirAddress: the account may be older than the server's mail.
+func TestWhoIsHereIsAskedForTheirAddress(t *testing.T) {
+	b, _, pool := signedUp(t)
+	due := func() (letters int) {
+		t.Helper()
+		require.NoError(t, pool.QueryRow(t.Context(), `SELECT coalesce(sum(letters), 0) FROM confirmations WHERE next_at IS NOT NULL`).Scan(&letters))
+		return letters
+	}
+	require.Equal(t, 1, due(), "at sign-up")
+	london, err := time.LoadLocation("Europe/London")
+	require.NoError(t, err)
+	for _, wants := range []bool{false, true} {
+		_, err = pool.Exec(t.Context(), `DELETE FROM confirmations`)
+		require.NoError(t, err)
+		_, err = pool.Exec(t.Context(), `INSERT INTO mail_settings (profile_id, alerts, weekly) SELECT id, $1, $1 FROM profiles
+			ON CONFLICT (profile_id) DO UPDATE SET alerts = $1, weekly = $1`, wants)
+		require.NoError(t, err)
+		for range 2 {
+			_, text := b.send("GET", "/pages/ada", nil)
+			require.Equal(t, wants, strings.Contains(text, "letter that was sent on "+time.Now().In(london).Format("2 January")), text)
+			require.NotEqual(t, wants, strings.Contains(text, "Send a letter that asks"))
+		}
+		require.Equal(t, wants, due() == 1)
+	}
+	_, err = pool.Exec(t.Context(), `UPDATE confirmations SET next_at = NULL, last_error = 'no such mailbox'`)
+	require.NoError(t, err)
+	_, text := b.send("GET", "/pages/ada", nil)
+	require.Contains(t, text, "could not be delivered")
+	answer, text := b.send("POST", "/pages/ada/mail", url.Values{"confirm": {"1"}}, "X-Part", "manage")
+	require.Equal(t, 422, answer.StatusCode)
+	require.Contains(t, text, "ask again in 10 minutes")
+}
+
 func TestWebhooksAreAddedTriedAndRemoved(t *testing.T) {
 	b, _, pool := signedUp(t)
 	send := func(status int, form url.Values) string {

@@ -123,6 +123,23 @@ func (d *Dashboard) changeHooks(w http.ResponseWriter, r *http.Request, v viewer
 	return d.showChanged(w, r, v, m, http.StatusOK)
 }
 
+// letters is what a page's owner gets by mail. An owner who would get some, and was never asked whether the address is theirs (the account
+// is older than this server's mail), is asked now: somebody is here who can answer.
+func (d *Dashboard) letters(ctx context.Context, v viewer) (*alert.Mail, error) {
+	m, err := d.news.Mail(ctx, v.ID)
+	if err != nil {
+		return nil, err
+	}
+	if m.Address != "" && !m.Confirmed && m.Asked == nil && (m.Alerts || m.Weekly) {
+		if err := d.news.AskToConfirm(ctx, v.account); err != nil {
+			return nil, err
+		}
+		now := time.Now()
+		m.Asked = &now
+	}
+	return &m, nil
+}
+
 func (d *Dashboard) changeMail(w http.ResponseWriter, r *http.Request, v viewer) error {
 	if err := parse(w, r); err != nil {
 		return err
@@ -132,8 +149,8 @@ func (d *Dashboard) changeMail(w http.ResponseWriter, r *http.Request, v viewer)
 		if errors.Is(err, alert.ErrConfirmed) {
 			err = nil // elsewhere, meanwhile: the page says so
 		}
-		if errors.Is(err, alert.ErrTooSoon) {
-			err = &profile.Invalid{Field: "confirm", Message: err.Error()}
+		if soon := (*alert.TooSoon)(nil); errors.As(err, &soon) {
+			err = &profile.Invalid{Field: "confirm", Message: soon.Error()}
 		}
 		return d.answer(w, r, v, "told", "The letter is on its way.", profile.LinkChange{}, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"spillway.dev/profileapi/alert"
 	"spillway.dev/profileapi/profile"
@@ -43,6 +44,9 @@ type manage struct {
 
 // Base is the page's address.
 func (v viewer) Base() string { return v.base }
+
+// Day names the day of a moment, where the page's owner lives.
+func (v viewer) Day(at *time.Time) string { return at.In(v.zone()).Format("2 January") }
 
 // Owner says whether the page is its owner's.
 func (v viewer) Owner() bool { return v.owner() }
@@ -99,11 +103,9 @@ func (d *Dashboard) managed(ctx context.Context, v viewer) (*manage, error) {
 		return nil, err
 	}
 	if d.Mail {
-		letters, err := d.news.Mail(ctx, v.ID)
-		if err != nil {
+		if m.Mail, err = d.letters(ctx, v); err != nil {
 			return nil, err
 		}
-		m.Mail = &letters
 	}
 	return m, nil
 }
