@@ -38,7 +38,7 @@ import (
 type Config struct {
 	Listen      string   `name:"api-listen" env:"SPILLWAY_API_LISTEN" default:"127.0.0.1:8081" placeholder:"HOST:PORT" help:"Where creators reach the dashboard and the API."`
 	Public      string   `name:"public-url" env:"SPILLWAY_PUBLIC_URL" default:"http://127.0.0.1:8080" placeholder:"URL" help:"Base URL under which visitors reach pages and links."`
-	Visitors    []string `name:"own-addresses" env:"SPILLWAY_OWN_ADDRESSES" sep:"," placeholder:"HOST:PORT,..." help:"Further addresses under which the redirectors are reached. A link to a tracked link of ours is refused: it could lead in a circle."`
+	Visitors    []string `name:"own-addresses" env:"SPILLWAY_OWN_ADDRESSES" sep:"," placeholder:"HOST:PORT" help:"Further addresses under which the redirectors are reached. A link to a tracked link of ours is refused: it could lead in a circle."`
 	Demo        string   `name:"demo-profile" env:"SPILLWAY_DEMO_PROFILE" placeholder:"HANDLE" help:"Profile whose numbers the page at / shows to everybody. Empty: none."`
 	Origin      string   `name:"dashboard-url" env:"SPILLWAY_DASHBOARD_URL" placeholder:"URL" help:"Base URL under which creators reach the dashboard. With https, cookies are sent over https only. Default: http and the address of api-listen."`
 	SignUp      bool     `name:"sign-up" env:"SPILLWAY_SIGN_UP" default:"true" negatable:"" help:"Let anybody make an account on the dashboard."`

@@ -33,13 +33,13 @@ import (
 
 // Config of the whole tree.
 type Config struct {
-	Engines     engines.Addresses `embed:""`
-	Tree        tree.Config       `embed:""`
-	Redirector  redirector.Config `embed:""`
-	Ingest      ingest.Config     `embed:""`
-	Rollup      rollup.Config     `embed:""`
-	ProfileAPI  profileapi.Config `embed:""`
-	AdminListen string            `name:"admin-listen" env:"SPILLWAY_ADMIN_LISTEN" default:"127.0.0.1:9090" placeholder:"HOST:PORT" help:"Where metrics, health and profiles are served."`
+	Tree        tree.Config       `embed:"" group:"Data and embedded engines:"`
+	Engines     engines.Addresses `embed:"" group:"Engines elsewhere, in the place of an embedded one:"`
+	Redirector  redirector.Config `embed:"" group:"Visitors:"`
+	ProfileAPI  profileapi.Config `embed:"" group:"Creators:"`
+	Ingest      ingest.Config     `embed:"" group:"Ingest:"`
+	Rollup      rollup.Config     `embed:"" group:"Rollup:"`
+	AdminListen string            `group:"Operators:" name:"admin-listen" env:"SPILLWAY_ADMIN_LISTEN" default:"127.0.0.1:9090" placeholder:"HOST:PORT" help:"Where metrics, health and profiles are served."`
 	WithoutDemo bool              `name:"without-demo" env:"SPILLWAY_WITHOUT_DEMO" help:"Make no demo profile."`
 	Started     func(Summary)     `kong:"-"` // called once everything serves
 }

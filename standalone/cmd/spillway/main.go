@@ -16,13 +16,13 @@ import (
 // version is set by the linker.
 var version = "unversioned"
 
-// commandLine is what the binary understands. `spillway help` prints it.
+// commandLine is what the binary understands. `spillway help` prints it, `spillway help COMMAND` what a command understands.
 type commandLine struct {
 	Run        runCommand        `cmd:"" help:"Start everything in one process tree, on embedded engines where no address is given."`
-	Redirector redirectorCommand `cmd:"" help:"The visitors' service alone: redirects, profile pages, journal, shipper."`
-	Ingest     ingestCommand     `cmd:"" help:"The service that brings events from Kafka into ClickHouse."`
-	Rollup     rollupCommand     `cmd:"" help:"The service that closes days and sets lifetime counters."`
-	ProfileAPI profileAPICommand `cmd:"" name:"profileapi" help:"The creators' service: API, insights, dashboard."`
+	Redirector redirectorCommand `cmd:"" set:"admin=127.0.0.1:9091" help:"The visitors' service alone: redirects, profile pages, journal, shipper."`
+	Ingest     ingestCommand     `cmd:"" set:"admin=127.0.0.1:9092" help:"The service that brings events from Kafka into ClickHouse."`
+	Rollup     rollupCommand     `cmd:"" set:"admin=127.0.0.1:9093" help:"The service that closes days and sets lifetime counters."`
+	ProfileAPI profileAPICommand `cmd:"" name:"profileapi" set:"admin=127.0.0.1:9094" help:"The creators' service: API, insights, dashboard."`
 	Audit      auditCommand      `cmd:"" help:"Prove from the data alone that every answered view and click is counted once."`
 	Export     exportCommand     `cmd:"" help:"Write events and closed days as Parquet files, each event once."`
 	Rules      rulesCommands     `cmd:"" help:"Check a file of rules about who is a person, try it on the past, and apply it to the past."`
@@ -51,12 +51,17 @@ func run() int {
 		kong.Name("spillway"),
 		kong.Description("Counts every view and click of a link-in-bio platform once, exactly once."),
 		kong.UsageOnError(),
+		kong.ValueFormatter(explain),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 	)
 	if err != nil {
 		return complain(err, 1)
 	}
-	command, err := parser.Parse(os.Args[1:])
+	arguments := os.Args[1:]
+	if len(arguments) > 0 && arguments[0] == "help" {
+		arguments = append(arguments[1:], "--help")
+	}
+	command, err := parser.Parse(arguments)
 	if err != nil {
 		return complain(fmt.Errorf("%w; see 'spillway --help'", err), 2)
 	}
@@ -67,6 +72,15 @@ func run() int {
 		return complain(err, 1)
 	}
 	return 0
+}
+
+// explain is a setting's help with its variable, and with its default where a placeholder stands in its place.
+func explain(v *kong.Value) string {
+	help := kong.DefaultHelpValueFormatter(v)
+	if v.Tag.PlaceHolder == "" || v.Default == "" || len(v.Tag.Envs) == 0 {
+		return help
+	}
+	return strings.Replace(help, "($", "(default: "+v.Default+", $", 1)
 }
 
 func complain(err error, status int) int {

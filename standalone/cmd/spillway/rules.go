@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"spillway.dev/rollup/verdict"
 	"spillway.dev/schemas/event"
 	"spillway.dev/schemas/rules"
+	"spillway.dev/service/engines"
 )
 
 // rulesCommands work with a file of the operator's rules (docs/counting.md).
@@ -34,17 +36,39 @@ func (c *rulesCheckCommand) Run() error {
 	return err
 }
 
-// pastFlags say which part of the past is looked at.
-type pastFlags struct {
+// pastCommand is common to what judges the past by a file.
+type pastCommand struct {
+	toolFlags
 	File  string `arg:"" type:"existingfile" help:"The rules file."`
 	Days  int    `default:"7" help:"How many days are looked at, today included."`
 	Since string `placeholder:"DATE" help:"First date, as 2026-11-01, in the place of --days."`
 	Until string `placeholder:"DATE" help:"Last date. Default: today."`
+	JSON  bool   `name:"json" help:"Write one JSON object instead of what people read."`
 }
 
-// law is how the past is judged by the file.
-func (f pastFlags) law() (verdict.Law, error) {
-	set, err := rules.Read(f.File)
+// past is what is judged: by which law, on which dates, and where.
+type past struct {
+	law   verdict.Law
+	dates verdict.Range
+	where engines.Addresses
+	log   *slog.Logger
+}
+
+// read looks at the file and at the flags, before any engine is asked.
+func (c pastCommand) read() (p past, err error) {
+	if p.law, err = law(c.File); err != nil {
+		return past{}, err
+	}
+	if p.dates, err = verdict.Dates(c.Days, c.Since, c.Until, time.Now()); err != nil {
+		return past{}, err
+	}
+	p.log, p.where, err = c.open()
+	return p, err
+}
+
+// law is how the past is judged by a file of rules.
+func law(file string) (verdict.Law, error) {
+	set, err := rules.Read(file)
 	if err != nil {
 		return verdict.Law{}, err
 	}
@@ -59,31 +83,17 @@ func (f pastFlags) law() (verdict.Law, error) {
 	}}, nil
 }
 
-func (f pastFlags) dates() (verdict.Range, error) {
-	return verdict.Dates(f.Days, f.Since, f.Until, time.Now())
-}
-
 type rulesTryCommand struct {
-	toolFlags
-	pastFlags
-	Limit int  `default:"30" help:"Most profiles that are shown."`
-	JSON  bool `name:"json" help:"Write one JSON object instead of tables."`
+	pastCommand
+	Limit int `default:"30" help:"Most profiles that are shown."`
 }
 
 func (c *rulesTryCommand) Run(ctx context.Context) error {
-	law, err := c.law()
+	p, err := c.read()
 	if err != nil {
 		return err
 	}
-	dates, err := c.dates()
-	if err != nil {
-		return err
-	}
-	_, where, err := c.open()
-	if err != nil {
-		return err
-	}
-	trial, err := rollup.TryRules(ctx, where, law, dates, c.Limit)
+	trial, err := rollup.TryRules(ctx, p.where, p.law, p.dates, c.Limit)
 	if err != nil {
 		return err
 	}
@@ -93,26 +103,14 @@ func (c *rulesTryCommand) Run(ctx context.Context) error {
 	return trial.WriteTable(os.Stdout)
 }
 
-type rulesApplyCommand struct {
-	toolFlags
-	pastFlags
-	JSON bool `name:"json" help:"Write one JSON object instead of a sentence."`
-}
+type rulesApplyCommand struct{ pastCommand }
 
 func (c *rulesApplyCommand) Run(ctx context.Context) error {
-	law, err := c.law()
+	p, err := c.read()
 	if err != nil {
 		return err
 	}
-	dates, err := c.dates()
-	if err != nil {
-		return err
-	}
-	log, where, err := c.open()
-	if err != nil {
-		return err
-	}
-	done, err := rollup.ApplyRules(ctx, where, law, dates, log)
+	done, err := rollup.ApplyRules(ctx, p.where, p.law, p.dates, p.log)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 // runCommand is the standalone: everything in one process tree.
 type runCommand struct {
 	standalone.Config `embed:""`
-	Logging           logging.Config `embed:""`
+	Logging           logging.Config `embed:"" group:"Operators:"`
 }
 
 func (c *runCommand) Run(ctx context.Context) error {

@@ -18,27 +18,35 @@ import (
 	"spillway.dev/service/logging"
 )
 
-// serviceFlags are common to the services.
+// serviceFlags are common to the services. Each has a port of its own for what operators ask: the command line says which.
 type serviceFlags struct {
-	Engines engines.Addresses `embed:""`
-	Logging logging.Config    `embed:""`
+	Engines engines.Addresses `embed:"" group:"Engines:"`
+	Logging logging.Config    `embed:"" group:"Operators:"`
+	Admin   string            `group:"Operators:" name:"admin-listen" env:"SPILLWAY_ADMIN_LISTEN" default:"${admin}" placeholder:"HOST:PORT" help:"Where metrics and health are served."`
+}
+
+// process is what a service gets from the process that it runs in.
+type process struct {
+	log     *slog.Logger
+	metrics prometheus.Registerer
+	health  *admin.Health
 }
 
 // part is a service that has been made and can run.
 type part interface{ Run(context.Context) error }
 
 // run makes a service with what every process has, and runs it until ctx ends.
-func (f serviceFlags) run(ctx context.Context, name, listen string, make func(*slog.Logger, prometheus.Registerer, *admin.Health) (part, error)) error {
+func (f serviceFlags) run(ctx context.Context, name string, make func(process) (part, error)) error {
 	log, err := logging.New(os.Stderr, f.Logging)
 	if err != nil {
 		return err
 	}
 	registry, health := admin.NewRegistry(), &admin.Health{}
-	operators, err := admin.Listen(listen, registry, health, log)
+	operators, err := admin.Listen(f.Admin, registry, health, log)
 	if err != nil {
 		return err
 	}
-	service, err := make(log, registry, health)
+	service, err := make(process{log, registry, health})
 	if err != nil {
 		return err
 	}
@@ -49,47 +57,41 @@ func (f serviceFlags) run(ctx context.Context, name, listen string, make func(*s
 type redirectorCommand struct {
 	serviceFlags
 	Config redirector.Config `embed:""`
-	Admin  string            `name:"admin-listen" env:"SPILLWAY_ADMIN_LISTEN" default:"127.0.0.1:9091" help:"Where metrics and health are served."`
 }
 
 func (c *redirectorCommand) Run(ctx context.Context) error {
-	return c.run(ctx, "redirector", c.Admin, func(log *slog.Logger, metrics prometheus.Registerer, health *admin.Health) (part, error) {
-		return redirector.New(ctx, c.Config, c.Engines, log, metrics, health)
+	return c.run(ctx, "redirector", func(p process) (part, error) {
+		return redirector.New(ctx, c.Config, c.Engines, p.log, p.metrics, p.health)
 	})
 }
 
 type ingestCommand struct {
 	serviceFlags
 	Config ingest.Config `embed:""`
-	Admin  string        `name:"admin-listen" env:"SPILLWAY_ADMIN_LISTEN" default:"127.0.0.1:9092" help:"Where metrics and health are served."`
 }
 
 func (c *ingestCommand) Run(ctx context.Context) error {
-	return c.run(ctx, "ingest", c.Admin, func(log *slog.Logger, metrics prometheus.Registerer, health *admin.Health) (part, error) {
-		return ingest.New(c.Config, c.Engines, log, metrics)
-	})
+	return c.run(ctx, "ingest", func(p process) (part, error) { return ingest.New(c.Config, c.Engines, p.log, p.metrics) })
 }
 
 type rollupCommand struct {
 	serviceFlags
 	Config rollup.Config `embed:""`
-	Admin  string        `name:"admin-listen" env:"SPILLWAY_ADMIN_LISTEN" default:"127.0.0.1:9093" help:"Where metrics and health are served."`
 }
 
 func (c *rollupCommand) Run(ctx context.Context) error {
-	return c.run(ctx, "rollup", c.Admin, func(log *slog.Logger, metrics prometheus.Registerer, health *admin.Health) (part, error) {
-		return rollup.New(ctx, c.Config, c.Engines, log, metrics, health)
+	return c.run(ctx, "rollup", func(p process) (part, error) {
+		return rollup.New(ctx, c.Config, c.Engines, p.log, p.metrics, p.health)
 	})
 }
 
 type profileAPICommand struct {
 	serviceFlags
 	Config profileapi.Config `embed:""`
-	Admin  string            `name:"admin-listen" env:"SPILLWAY_ADMIN_LISTEN" default:"127.0.0.1:9094" help:"Where metrics and health are served."`
 }
 
 func (c *profileAPICommand) Run(ctx context.Context) error {
-	return c.run(ctx, "profileapi", c.Admin, func(log *slog.Logger, metrics prometheus.Registerer, health *admin.Health) (part, error) {
-		return profileapi.New(ctx, c.Config, c.Engines, log, metrics, health)
+	return c.run(ctx, "profileapi", func(p process) (part, error) {
+		return profileapi.New(ctx, c.Config, c.Engines, p.log, p.metrics, p.health)
 	})
 }

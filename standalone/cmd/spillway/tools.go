@@ -17,8 +17,8 @@ import (
 // toolFlags are common to the commands that look at what services wrote.
 type toolFlags struct {
 	Data    string            `name:"data" env:"SPILLWAY_DATA" default:"./data" help:"Data directory of a running standalone, which tells where its engines are. Addresses that are given count."`
-	Engines engines.Addresses `embed:""`
-	Logging logging.Config    `embed:""`
+	Engines engines.Addresses `embed:"" group:"Engines elsewhere:"`
+	Logging logging.Config    `embed:"" group:"Log:"`
 }
 
 // open returns the log, and where the engines are.
@@ -59,7 +59,7 @@ func (c *exportCommand) Run(ctx context.Context) error {
 // replayCommand sends a web server's access log through the visitor's path.
 type replayCommand struct {
 	Config  replay.Config  `embed:""`
-	Logging logging.Config `embed:""`
+	Logging logging.Config `embed:"" group:"Log:"`
 }
 
 func (c *replayCommand) Run(ctx context.Context) error {
