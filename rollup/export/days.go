@@ -62,26 +62,29 @@ func readClosed(ctx context.Context, t cut.Table) ([]closedDay, error) {
 func (e *Exporter) writeDay(ctx context.Context, files *attempt, m *manifest.Manifest, d closedDay) error {
 	t := dictionary.Days()
 	before := len(files.paths)
-	writer, err := parquetfile.NewWriter(ctx, t, e.options(files, 0), func(int) (string, store.Writer, error) {
+	from := " FROM " + e.table.Layout.All(t.Source) + " WHERE date = toDate('" + d.name() + "')"
+	var rows int64
+	err := e.source.Rows(ctx, source.Query{SQL: "SELECT count()" + from}, func(r source.Row) error {
+		rows = int64(r.Uint(0))
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("count the closed day %s: %w", d.name(), err)
+	}
+	writer, err := parquetfile.NewWriter(t, e.options(files, 0), func(int) (string, store.Writer, error) {
 		return files.create(ctx, t.Name+"/dt="+d.name()+"/")
 	})
 	if err != nil {
 		return err
 	}
-	// Closed days have few values of each dimension but many of referrers: those come as plain strings.
-	sql := "SELECT " + t.Select(func(column string) bool { return column == "value" }) + " FROM (SELECT * FROM " + e.table.Layout.All(t.Source) +
-		" WHERE date = toDate('" + d.name() + "') ORDER BY profile_id, dimension, kind, class, link_id, surface, bucket, value)"
-	records, err := e.source.Query(ctx, source.Query{SQL: sql, Params: map[string]string{"closed_at": d.closedAt.UTC().Format("2006-01-02 15:04:05.000000")}})
+	sql := "SELECT " + t.Stored() + " FROM (SELECT *" + from + " ORDER BY profile_id, dimension, kind, class, link_id, surface, bucket, value)"
+	blocks, err := e.source.Blocks(ctx, source.Query{SQL: sql, Params: map[string]string{"closed_at": d.closedAt.UTC().Format("2006-01-02 15:04:05.000000")}})
 	if err != nil {
 		return fmt.Errorf("read the closed day %s: %w", d.name(), err)
 	}
-	defer records.Close()
-	var written []parquetfile.File
-	if err = writer.Copy(records.Next, records.Cancel, func(int64) {}); err == nil {
-		written, err = writer.Close()
-	}
+	defer blocks.Close()
+	written, err := e.write(ctx, writer, blocks, rows, func(int64) {})
 	if err != nil {
-		writer.Abort()
 		return fmt.Errorf("export the closed day %s: %w", d.name(), err)
 	}
 	all, err := readClosed(ctx, e.table)

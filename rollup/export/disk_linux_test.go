@@ -13,7 +13,7 @@ import (
 // On a full disk the run ends with what to do; what was published stays, what was begun goes, and with room again nothing is missing.
 func TestFullDisk(t *testing.T) {
 	disk := t.TempDir()
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=12m"); err != nil {
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=6m"); err != nil {
 		require.ErrorIs(t, err, syscall.EPERM, "only who may not mount may be without this test")
 		return
 	}
@@ -25,7 +25,7 @@ func TestFullDisk(t *testing.T) {
 	ballast := filepath.Join(disk, "ballast")
 	f.insert(streamA, 0, 1001, 100_000, day0)
 	// Full at different moments: in the middle of a file, and when there is not even room for a manifest.
-	for _, size := range []int{8 << 20, 12 << 20} {
+	for _, size := range []int{3 << 20, 6 << 20} {
 		file, err := os.Create(ballast)
 		require.NoError(t, err)
 		_, _ = file.Write(make([]byte, size)) // as much as goes

@@ -59,7 +59,6 @@ type Exporter struct {
 	now      func() time.Time
 
 	state  *manifest.State
-	plain  map[string]bool // columns whose dictionaries were outgrown
 	winner map[uint64]string
 	// swept is when garbage was looked for last, and settled says that it was after this exporter's first cut: what a dead exporter
 	// left of that cut is garbage only since.
@@ -97,7 +96,7 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 	return &Exporter{
 		open: open, config: config, scope: scope, source: from, table: cut.Table{Source: from, Layout: layout},
 		store: to, chain: manifest.Chain{Store: to}, log: log, metrics: newMetrics(registry), progress: progress.New(bar, "events"),
-		now: time.Now, plain: map[string]bool{}, winner: map[uint64]string{},
+		now: time.Now, winner: map[uint64]string{},
 	}, nil
 }
 

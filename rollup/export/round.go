@@ -157,12 +157,12 @@ func (e *Exporter) readEvents(plan *cut.Plan) source.Query {
 	if plan.Doubled {
 		once = " LIMIT 1 BY stream, partition, sequence"
 	}
-	// The columns are computed outside: a name such as sequence means the table's column inside.
-	sql := "SELECT " + t.Select(func(column string) bool { return e.plain[column] }) + " FROM (SELECT * FROM " + e.table.Layout.All(t.Source) +
+	// The columns are named outside: a name such as sequence means the table's column inside.
+	sql := "SELECT " + t.Stored() + " FROM (SELECT * FROM " + e.table.Layout.All(t.Source) +
 		" PREWHERE " + plan.Add.Predicate() + " WHERE 1" + condition.SQL() + " ORDER BY date, profile_id, time" + once + ")"
 	return source.Query{SQL: sql, Settings: map[string]string{
 		"optimize_read_in_order": "1", // the table is stored in this order: a merge, not a sort
-		// Batches that wait beside a row group are most of the memory: they should be small beside it.
+		// Blocks that wait beside a row group are memory: they should be small beside it.
 		"max_block_size": "16384",
 	}}
 }
@@ -172,64 +172,48 @@ func (e *Exporter) writeEvents(ctx context.Context, files *attempt, m *manifest.
 	if plan.Doubled {
 		e.log.Warn("ClickHouse holds events twice; each is exported once", "cut", files.Cut)
 	}
-	for {
-		outgrown, err := e.tryEvents(ctx, files, m, plan)
-		if err != nil || outgrown == "" {
-			return err
-		}
-		e.log.Debug("a column has too many values for a dictionary and is read as plain strings", "column", outgrown)
-		e.plain[outgrown] = true
-	}
-}
-
-// tryEvents writes the plan's events, or says which column must be read as plain strings.
-func (e *Exporter) tryEvents(ctx context.Context, files *attempt, m *manifest.Manifest, plan *cut.Plan) (outgrown string, err error) {
-	t, before := dictionary.Events(), len(files.paths)
-	var shown float64
-	defer func() {
-		if err != nil || outgrown != "" {
-			e.progress.Add(-shown)
-			again := attempt{store: e.store, paths: files.paths[before:]}
-			again.remove(ctx)
-			files.paths = files.paths[:before]
-		}
-	}()
-	writer, err := parquetfile.NewWriter(ctx, t, e.options(files, plan.Total), func(int) (string, store.Writer, error) {
+	t := dictionary.Events()
+	writer, err := parquetfile.NewWriter(t, e.options(files, plan.Total), func(int) (string, store.Writer, error) {
 		return files.create(ctx, manifest.Partition(t.Name, m.At))
 	})
 	if err != nil {
-		return "", err
+		return err
 	}
-	records, err := e.source.Query(ctx, e.readEvents(plan))
+	blocks, err := e.source.Blocks(ctx, e.readEvents(plan))
 	if err != nil {
-		return "", fmt.Errorf("read events: %w", err)
+		return fmt.Errorf("read events: %w", err)
 	}
-	defer records.Close()
+	defer blocks.Close()
 	// The bar counts sequences: some of them are not rows, if they expired or are not in the scope.
 	each := float64(plan.Add.Len()) / float64(plan.Total)
-	err = writer.Copy(records.Next, records.Cancel, func(rows int64) {
+	var shown float64
+	written, err := e.write(ctx, writer, blocks, plan.Total, func(rows int64) {
 		shown += float64(rows) * each
 		e.progress.Add(float64(rows) * each)
 	})
-	var large *parquetfile.OutgrownError
-	switch {
-	case errors.As(err, &large):
-		writer.Abort()
-		return large.Column, nil
-	case err != nil:
-		writer.Abort()
-		return "", fmt.Errorf("export events: %w", err)
-	case writer.Rows() != plan.Total:
-		writer.Abort()
-		return "", fmt.Errorf("%w: %d events were read, %d counted", cut.ErrChanged, writer.Rows(), plan.Total)
-	}
-	written, err := writer.Close()
 	if err != nil {
-		writer.Abort()
-		return "", fmt.Errorf("export events: %w", err)
+		e.progress.Add(-shown)
+		return fmt.Errorf("export events: %w", err)
 	}
 	m.Files = append(m.Files, entries(t, written)...)
-	return "", nil
+	return nil
+}
+
+// write writes an answer of so many rows into files.
+func (e *Exporter) write(ctx context.Context, to *parquetfile.Writer, blocks *source.Blocks, rows int64, progress func(rows int64)) ([]parquetfile.File, error) {
+	err := to.Copy(ctx, blocks.Next, blocks.Cancel, progress)
+	if err == nil && to.Rows() != rows {
+		err = fmt.Errorf("%w: %d rows were read, %d counted", cut.ErrChanged, to.Rows(), rows)
+	}
+	var written []parquetfile.File
+	if err == nil {
+		written, err = to.Close()
+	}
+	if err != nil {
+		to.Abort()
+		return nil, err
+	}
+	return written, nil
 }
 
 // options are those of the files of an attempt.

@@ -72,8 +72,10 @@ type Column struct {
 	// nothing was recorded.
 	Nullable bool
 	// Expression computes the column from the ClickHouse table, with ClickHouse's query parameters in braces; empty: the column of
-	// the same name as it is.
+	// the same name. What it gives is converted to the column's type (Select), or is left to the reader to convert (Stored).
 	Expression string
+	// Hexadecimal says that a Text is a random 64-bit id: 16 lower-case digits, as `spillway audit` prints it.
+	Hexadecimal bool
 	// Distinct says that most rows have a value of their own, so that a dictionary is no use.
 	Distinct bool
 	// Bloom asks for a bloom filter: for columns that are looked up by value but that the order of rows does not cluster.
@@ -111,11 +113,16 @@ func (t Table) Column(name string) (Column, bool) {
 func (t Table) Select(plain func(column string) bool) string {
 	parts := make([]string, 0, len(t.Columns))
 	for _, c := range t.Columns {
-		expression := c.Expression
-		if expression == "" {
-			expression = c.Name
+		expression := c.stored()
+		if c.Hexadecimal {
+			expression = "lower(leftPad(hex(" + expression + "), 16, '0'))"
 		}
-		if c.Type == Word || c.Type == Text {
+		switch c.Type {
+		case Int32:
+			expression = "toInt32(" + expression + ")"
+		case Int64:
+			expression = "toInt64(" + expression + ")"
+		case Word, Text:
 			// Enumerations, low-cardinality and plain strings all come out as one type.
 			as := "LowCardinality(String)"
 			if c.Distinct || plain != nil && plain(c.Name) {
@@ -128,8 +135,24 @@ func (t Table) Select(plain func(column string) bool) string {
 	return strings.Join(parts, ", ")
 }
 
-// hexadecimal is how a random 64-bit id is written: 16 lower-case digits, as `spillway audit` prints it.
-func hexadecimal(column string) string { return "lower(leftPad(hex(" + column + "), 16, '0'))" }
+// stored is what the column is computed from.
+func (c Column) stored() string {
+	if c.Expression == "" {
+		return c.Name
+	}
+	return c.Expression
+}
+
+// Stored is the list of expressions that a SELECT from the ClickHouse table needs to give these columns in ClickHouse's own types, in their
+// order and with their names: ids and counts unsigned, enumerations and dictionaries as such. It is for a reader that converts them itself,
+// which is cheaper than having ClickHouse do it.
+func (t Table) Stored() string {
+	parts := make([]string, 0, len(t.Columns))
+	for _, c := range t.Columns {
+		parts = append(parts, c.stored()+" AS `"+c.Name+"`")
+	}
+	return strings.Join(parts, ", ")
+}
 
 // Events is one row a view or click.
 func Events() Table {
@@ -141,24 +164,24 @@ func Events() Table {
 		About: "One row a view or click, of every class: filter `class = 'person'` for the numbers that creators see. " +
 			"`(stream, partition, sequence)` names an event for ever and is unique over all published files.",
 		Columns: []Column{
-			{Name: "stream", Type: Text, Expression: hexadecimal("stream"), About: "One start of one redirector: a random 64-bit id (exported as 16 hexadecimal digits)."},
-			{Name: "partition", Type: Int32, Expression: "toInt32(partition)", About: "The Kafka partition that the event went through."},
-			{Name: "sequence", Type: Int64, Expression: "toInt64(sequence)", Distinct: true, About: "The event's number within its stream and partition, from 1, without gaps."},
-			{Name: "offset", Type: Int64, Expression: "toInt64(offset)", About: "The offset of the event's batch in Kafka. Nothing is decided by it."},
+			{Name: "stream", Type: Text, Hexadecimal: true, About: "One start of one redirector: a random 64-bit id (exported as 16 hexadecimal digits)."},
+			{Name: "partition", Type: Int32, About: "The Kafka partition that the event went through."},
+			{Name: "sequence", Type: Int64, Distinct: true, About: "The event's number within its stream and partition, from 1, without gaps."},
+			{Name: "offset", Type: Int64, About: "The offset of the event's batch in Kafka. Nothing is decided by it."},
 			{Name: "time", Type: Timestamp, Distinct: true, About: "When the visitor was answered."},
 			{Name: "date", Type: Date, About: "The profile's local date at that time: the day that creators see the event in."},
 			{Name: "kind", Type: Word, About: "`view` (a profile page was shown) or `click` (a link was followed)."},
 			{Name: "class", Type: Word, About: "Who it was: `person`, `bot`, `preview`, `prefetch`, `head`, `scanner`, `owner` or `test`."},
 			{Name: "reason", Type: Word, About: "What decided the class (docs/counting.md lists them); empty for a person, unless a rule of the operator says so."},
-			{Name: "rules_version", Type: Int64, Expression: "toInt64(rules_version)", About: "The version of the rules that decided the class: that of the built-in rules × 1 000 000 + a number from 1 to 999 999 made of the content of the operator's rules file, or 0 without one."},
+			{Name: "rules_version", Type: Int64, About: "The version of the rules that decided the class: that of the built-in rules × 1 000 000 + a number from 1 to 999 999 made of the content of the operator's rules file, or 0 without one."},
 			{Name: "suspect", Type: Bool, About: "One visitor id hammered. A mark: the event is counted like any other."},
-			{Name: "profile_id", Type: Int64, Expression: "toInt64(profile_id)", About: "The profile."},
-			{Name: "link_id", Type: Int64, Expression: "toInt64(link_id)", Bloom: true, About: "The link that was followed; 0 for a view."},
-			{Name: "visitor", Type: Text, Expression: hexadecimal("visitor"), Distinct: true, Bloom: true, About: "Daily visitor id (exported as 16 hexadecimal digits): the same person on the same profile on the same date has the same one, and never on another date or profile. All zeros: unknown."},
+			{Name: "profile_id", Type: Int64, About: "The profile."},
+			{Name: "link_id", Type: Int64, Bloom: true, About: "The link that was followed; 0 for a view."},
+			{Name: "visitor", Type: Text, Hexadecimal: true, Distinct: true, Bloom: true, About: "Daily visitor id (exported as 16 hexadecimal digits): the same person on the same profile on the same date has the same one, and never on another date or profile. All zeros: unknown."},
 			{Name: "surface", Type: Word, About: "Where it happened: `page` (on the profile page), `direct` (the link's own address), `qr`."},
 			{Name: "place", Type: Text, About: "The creator's private source tag."},
 			{Name: "variant", Type: Text, About: "The link's rule that matched (a schedule, a country, a device …); empty: the link itself."},
-			{Name: "layout", Type: Int64, Expression: "toInt64(layout)", About: "The version of the page that was shown or clicked on; 0: unknown."},
+			{Name: "layout", Type: Int64, About: "The version of the page that was shown or clicked on; 0: unknown."},
 			{Name: "host", Type: Text, About: "The host that the visitor asked for."},
 			{Name: "country", Type: Word, About: "ISO 3166-1 alpha-2 of the visitor's address; empty: unknown. The address itself is never stored."},
 			{Name: "language", Type: Text, About: "The first language that the browser asked for."},
@@ -190,16 +213,16 @@ func Days() Table {
 		Columns: []Column{
 			{Name: "date", Type: Date, About: "The day: the profile's local date."},
 			{Name: "closed_at", Type: Timestamp, Expression: "{closed_at:DateTime64(6, 'UTC')}", About: "When the day was closed. The newest one of a date replaces all others."},
-			{Name: "profile_id", Type: Int64, Expression: "toInt64(profile_id)", Bloom: true, About: "The profile."},
+			{Name: "profile_id", Type: Int64, Bloom: true, About: "The profile."},
 			{Name: "dimension", Type: Word, About: "What the row counts by. Empty: the series by the quarter hour. `visitors`: the day's distinct visitors. Otherwise a breakdown: `country`, `device` …"},
 			{Name: "value", Type: Text, About: "The breakdown's value, as in the column of that name in events. Of each column the 1 000 most frequent values of a profile and day; all others are `(other)`."},
 			{Name: "kind", Type: Word, About: "`view` or `click`; `unknown` in dimension `visitors`: who viewed or clicked."},
 			{Name: "class", Type: Word, About: "As in events."},
-			{Name: "link_id", Type: Int64, Expression: "toInt64(link_id)", About: "The link; 0 for views."},
+			{Name: "link_id", Type: Int64, About: "The link; 0 for views."},
 			{Name: "surface", Type: Word, About: "As in events."},
 			{Name: "bucket", Type: Timestamp, Nullable: true, Expression: "if(dimension = '', toNullable(toDateTime64(bucket, 6, 'UTC')), NULL)", About: "Start of the quarter hour; NULL outside the series."},
-			{Name: "events", Type: Int64, Expression: "toInt64(events)", About: "How many events."},
-			{Name: "visitors", Type: Int64, Expression: "toInt64(visitors)", About: "How many distinct visitors, where they are counted."},
+			{Name: "events", Type: Int64, About: "How many events."},
+			{Name: "visitors", Type: Int64, About: "How many distinct visitors, where they are counted."},
 		},
 	}
 }

@@ -1,70 +1,70 @@
 package parquetfile
 
 import (
-	"context"
 	"fmt"
+	"math"
 	"sync"
+	"time"
 
-	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/arrow-go/v18/arrow/array"
-	"github.com/apache/arrow-go/v18/arrow/memory"
-	"github.com/apache/arrow-go/v18/parquet"
+	"github.com/ClickHouse/ch-go/proto"
 	"github.com/apache/arrow-go/v18/parquet/file"
-	"github.com/apache/arrow-go/v18/parquet/pqarrow"
+
+	"spillway.dev/rollup/export/source"
+	"spillway.dev/schemas/dictionary"
 )
 
-// rowGroup collects batches until they fill a row group. Batches are held, not copied.
-type rowGroup struct {
-	columns [][]arrow.Array // by column, the pieces that are waiting
-	rows    int64
+// piece is some rows of a block.
+type piece struct {
+	block    *source.Block
+	from, to int
 }
 
-func newRowGroup(columns int) *rowGroup { return &rowGroup{columns: make([][]arrow.Array, columns)} }
+// rowGroup collects blocks until they fill a row group. Blocks are held, not copied.
+type rowGroup struct {
+	pieces []piece
+	rows   int
+}
 
-// add puts in the rows from … to of a batch.
-func (g *rowGroup) add(batch arrow.RecordBatch, from, to int64) {
-	for i := range g.columns {
-		g.columns[i] = append(g.columns[i], array.NewSlice(batch.Column(i), from, to))
-	}
+func (g *rowGroup) add(b *source.Block, from, to int) {
+	g.pieces = append(g.pieces, piece{b, from, to})
 	g.rows += to - from
 }
 
+// release gives the blocks back whose last rows are in this group: the group before, which may have their first rows, is written already.
 func (g *rowGroup) release() {
-	for i, pieces := range g.columns {
-		for _, p := range pieces {
-			p.Release()
+	for _, p := range g.pieces {
+		if p.to == p.block.Rows {
+			p.block.Release()
 		}
-		g.columns[i] = g.columns[i][:0]
 	}
-	g.rows = 0
+	g.pieces, g.rows = g.pieces[:0], 0
 }
 
-// write encodes the row group into a file, its columns in parallel, and empties it.
-func (g *rowGroup) write(ctx context.Context, to *file.Writer, props pqarrow.ArrowWriterProperties, workers int) error {
+// write encodes the row group into a file, as many columns at once as there are encoders, and empties it.
+func (g *rowGroup) write(t dictionary.Table, to *file.Writer, encoders []*encoder) error {
 	defer g.release()
 	group, err := to.AppendBufferedRowGroupChecked()
 	if err != nil {
 		return fmt.Errorf("begin a row group: %w", err)
 	}
-	errs := make([]error, len(g.columns))
-	next := make(chan int)
-	var running sync.WaitGroup
-	for range min(workers, len(g.columns)) {
-		running.Go(func() {
-			own := pqarrow.NewArrowWriteContext(ctx, &props)
-			for i := range next {
-				errs[i] = g.writeColumn(own, group, i)
-			}
-		})
-	}
-	for i := range g.columns {
+	errs := make([]error, len(t.Columns))
+	next := make(chan int, len(t.Columns))
+	for i := range t.Columns {
 		next <- i
 	}
 	close(next)
+	var running sync.WaitGroup
+	for _, e := range encoders {
+		running.Go(func() {
+			for i := range next {
+				errs[i] = e.encode(g, t.Columns[i], i, group)
+			}
+		})
+	}
 	running.Wait()
 	for i, err := range errs {
 		if err != nil {
-			return fmt.Errorf("encode column %s: %w", to.Schema.Column(i).Name(), err)
+			return fmt.Errorf("encode column %s: %w", t.Columns[i].Name, err)
 		}
 	}
 	if err := group.Close(); err != nil {
@@ -73,90 +73,51 @@ func (g *rowGroup) write(ctx context.Context, to *file.Writer, props pqarrow.Arr
 	return nil
 }
 
-func (g *rowGroup) writeColumn(ctx context.Context, group file.BufferedRowGroupWriter, i int) (err error) {
-	defer func() {
-		// The Parquet library says by a panic that a column holds something else than its schema says.
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%v", p)
-		}
-	}()
-	column, err := group.Column(i)
-	if err != nil {
-		return err
-	}
-	pieces := g.columns[i]
-	if len(pieces) > 0 && pieces[0].DataType().ID() == arrow.DICTIONARY {
-		one := gather(pieces, int(g.rows))
-		defer one.Release()
-		pieces = []arrow.Array{one}
-	}
-	nullable := column.Descr().MaxDefinitionLevel() > 0
-	for _, p := range pieces {
-		var levels []int16
-		if nullable {
-			levels = definitionLevels(p)
-		}
-		if err := pqarrow.WriteArrowToColumn(ctx, column, p, levels, nil, nullable); err != nil {
+// extremes widens a file's limits by the group's rows.
+func (g *rowGroup) extremes(f *File, timeAt, dateAt int) error {
+	if timeAt >= 0 {
+		low, high, err := g.limits(timeAt)
+		if err != nil {
 			return err
 		}
+		f.MinTime, f.MaxTime = widen(f.MinTime, f.MaxTime, time.UnixMicro(low).UTC(), time.UnixMicro(high).UTC())
 	}
-	// Compressing the last pages of a column is most of the work: it is done here, in parallel, and not when the group is closed.
-	if flusher, ok := column.(interface{ FlushBufferedDataPages() error }); ok && column.CurrentEncoder().Encoding() == parquet.Encodings.Plain {
-		return flusher.FlushBufferedDataPages()
+	if dateAt >= 0 {
+		low, high, err := g.limits(dateAt)
+		if err != nil {
+			return err
+		}
+		f.MinDate, f.MaxDate = widen(f.MinDate, f.MaxDate, time.Unix(low*86400, 0).UTC(), time.Unix(high*86400, 0).UTC())
 	}
 	return nil
 }
 
-// definitionLevels says which values are there: 1, and which are NULL: 0.
-func definitionLevels(a arrow.Array) []int16 {
-	levels := make([]int16, a.Len())
-	for i := range levels {
-		if a.IsValid(i) {
-			levels[i] = 1
+// limits are the smallest and the largest value of a column of times or dates.
+func (g *rowGroup) limits(column int) (low, high int64, err error) {
+	low, high = math.MaxInt64, math.MinInt64
+	for _, p := range g.pieces {
+		switch c := p.block.Column(column).(type) {
+		case *proto.ColInt64:
+			for _, v := range (*c)[p.from:p.to] {
+				low, high = min(low, v), max(high, v)
+			}
+		case *proto.ColDate:
+			for _, v := range (*c)[p.from:p.to] {
+				low, high = min(low, int64(v)), max(high, int64(v))
+			}
+		default:
+			return 0, 0, fmt.Errorf("column %s is no time", p.block.Name(column))
 		}
 	}
-	return levels
+	return low, high, nil
 }
 
-// gather makes one dictionary array of several, each with a dictionary of its own, holding just the values that occur. ClickHouse's
-// dictionaries grow over a whole answer; a row group gets those of its rows.
-func gather(pieces []arrow.Array, rows int) arrow.Array {
-	indices := array.NewInt32Builder(memory.DefaultAllocator)
-	defer indices.Release()
-	indices.Reserve(rows)
-	values := array.NewStringBuilder(memory.DefaultAllocator)
-	defer values.Release()
-	place := map[string]int32{}
-	var known []int32       // by index in the piece's dictionary: 1 + the index in the new one; 0 where it did not occur yet
-	var knownOf arrow.Array // the dictionary that known belongs to
-	sameAs := func(d arrow.Array) bool { return knownOf != nil && knownOf.Data() == d.Data() }
-	for _, piece := range pieces {
-		p := piece.(*array.Dictionary)
-		dict := p.Dictionary().(*array.String)
-		if !sameAs(dict) {
-			known, knownOf = make([]int32, dict.Len()), dict
-		}
-		for row := range p.Len() {
-			if p.IsNull(row) {
-				indices.AppendNull()
-				continue
-			}
-			old := p.GetValueIndex(row)
-			if known[old] == 0 {
-				value := dict.Value(old)
-				at, there := place[value]
-				if !there {
-					at = int32(len(place))
-					values.Append(value)
-					place[value] = at
-				}
-				known[old] = at + 1
-			}
-			indices.UnsafeAppend(known[old] - 1)
-		}
+func widen(first, last, low, high time.Time) (time.Time, time.Time) {
+	if first.IsZero() || low.Before(first) {
+		first = low
 	}
-	i, v := indices.NewArray(), values.NewArray()
-	defer i.Release()
-	defer v.Release()
-	return array.NewDictionaryArray(word(), i, v)
+	if last.IsZero() || high.After(last) {
+		last = high
+	}
+	return first, last
 }

@@ -13,14 +13,12 @@ import (
 	"slices"
 	"time"
 
-	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/apache/arrow-go/v18/parquet/metadata"
-	"github.com/apache/arrow-go/v18/parquet/pqarrow"
 	"github.com/apache/arrow-go/v18/parquet/schema"
 
+	"spillway.dev/rollup/export/source"
 	"spillway.dev/rollup/export/store"
 	"spillway.dev/schemas/dictionary"
 )
@@ -36,8 +34,6 @@ type Options struct {
 	ExpectedRows int64
 	// RowGroupRows is the rows of a row group; default RowGroupRows.
 	RowGroupRows int64
-	// MaxDictionary is how many values ClickHouse's dictionary of one column may hold; default 65 536. It bounds the memory.
-	MaxDictionary int
 	// Workers is how many columns are encoded at once; default: one a CPU, at most 8.
 	Workers int
 	// Metadata is added to that of each file, with "spillway." before each key.
@@ -54,20 +50,9 @@ func (o *Options) defaults() {
 	if o.RowGroupRows == 0 {
 		o.RowGroupRows = RowGroupRows
 	}
-	if o.MaxDictionary == 0 {
-		o.MaxDictionary = 1 << 16
-	}
 	if o.Workers == 0 {
 		o.Workers = min(runtime.GOMAXPROCS(0), 8)
 	}
-}
-
-// OutgrownError says that a column has too many different values to be taken as a dictionary: ask for it as plain strings and
-// begin again.
-type OutgrownError struct{ Column string }
-
-func (e *OutgrownError) Error() string {
-	return fmt.Sprintf("column %s has too many different values for a dictionary", e.Column)
 }
 
 // File is a file that was written.
@@ -82,25 +67,29 @@ type File struct {
 	MinDate, MaxDate time.Time
 }
 
-// Writer writes record batches into as many files as they need. It is not goroutine-safe.
+// Writer writes ClickHouse's blocks into as many files as they need. While a row group is encoded and written the next one is collected: two of
+// them are all that it holds. It is not goroutine-safe.
 type Writer struct {
-	ctx     context.Context
 	table   dictionary.Table
 	options Options
 	open    func(number int) (path string, w store.Writer, err error)
 
-	props     *parquet.WriterProperties
-	parquet   *schema.Schema
-	meta      metadata.KeyValueMetadata
-	arrow     pqarrow.ArrowWriterProperties
-	timeAt    int // index of the column, or -1
-	dateAt    int
-	group     *rowGroup
+	props    *parquet.WriterProperties
+	parquet  *schema.Schema
+	meta     metadata.KeyValueMetadata
+	timeAt   int // index of the column, or -1
+	dateAt   int
+	group    *rowGroup
+	spare    *rowGroup
+	rowsSeen int64
+
+	// writing gets the result of the row group that is being written; nil: there is none. The fields below are its.
+	writing   chan error
+	encoders  []*encoder
 	current   *openFile
 	done      []File
 	rowsDone  int64 // rows in row groups that were written
 	bytesDone int64 // of ended files
-	rowsSeen  int64
 }
 
 // openFile is the file that is being written.
@@ -120,12 +109,15 @@ func (f *openFile) Write(p []byte) (int, error) {
 }
 
 // NewWriter returns a writer of a table's files. open makes the file of a number counted from 1.
-func NewWriter(ctx context.Context, t dictionary.Table, o Options, open func(number int) (path string, w store.Writer, err error)) (*Writer, error) {
+func NewWriter(t dictionary.Table, o Options, open func(number int) (path string, w store.Writer, err error)) (*Writer, error) {
 	o.defaults()
-	w := &Writer{ctx: ctx, table: t, options: o, open: open, props: properties(t), arrow: pqarrow.DefaultWriterProps(), timeAt: -1, dateAt: -1, group: newRowGroup(len(t.Columns))}
+	w := &Writer{table: t, options: o, open: open, props: properties(t), timeAt: -1, dateAt: -1, group: &rowGroup{}, spare: &rowGroup{}}
 	var err error
 	if w.parquet, w.meta, err = parquetSchema(t, w.props, o.Metadata); err != nil {
 		return nil, err
+	}
+	for range min(o.Workers, len(t.Columns)) {
+		w.encoders = append(w.encoders, &encoder{})
 	}
 	for i, c := range t.Columns {
 		switch c.Name {
@@ -141,17 +133,18 @@ func NewWriter(ctx context.Context, t dictionary.Table, o Options, open func(num
 // Rows is how many rows were written so far.
 func (w *Writer) Rows() int64 { return w.rowsSeen }
 
-// Write takes a batch, which it may hold for a while. Its columns must be those of the table, strings as such or as dictionaries.
-func (w *Writer) Write(batch arrow.RecordBatch) error {
-	if err := w.check(batch); err != nil {
+// Write takes a block, which it releases when it has written it. Its columns must be those of the table, in ClickHouse's own types
+// (dictionary.Table.Stored).
+func (w *Writer) Write(b *source.Block) error {
+	if err := w.check(b); err != nil {
 		return err
 	}
-	for from := int64(0); from < batch.NumRows(); {
-		to := min(batch.NumRows(), from+w.options.RowGroupRows-w.group.rows)
-		w.group.add(batch, from, to)
-		w.rowsSeen += to - from
+	for from := 0; from < b.Rows; {
+		to := min(b.Rows, from+int(w.options.RowGroupRows)-w.group.rows)
+		w.group.add(b, from, to)
+		w.rowsSeen += int64(to - from)
 		from = to
-		if w.group.rows == w.options.RowGroupRows {
+		if w.group.rows == int(w.options.RowGroupRows) {
 			if err := w.flush(); err != nil {
 				return err
 			}
@@ -160,43 +153,54 @@ func (w *Writer) Write(batch arrow.RecordBatch) error {
 	return nil
 }
 
-// check refuses a batch that is not of this table.
-func (w *Writer) check(batch arrow.RecordBatch) error {
-	if int(batch.NumCols()) != len(w.table.Columns) {
-		return fmt.Errorf("a batch of %s has %d columns instead of %d", w.table.Name, batch.NumCols(), len(w.table.Columns))
+// check refuses a block that is not of this table.
+func (w *Writer) check(b *source.Block) error {
+	if b.Columns() != len(w.table.Columns) {
+		return fmt.Errorf("a block of %s has %d columns instead of %d", w.table.Name, b.Columns(), len(w.table.Columns))
 	}
 	for i, c := range w.table.Columns {
-		field := batch.Schema().Field(i)
-		want := arrowType(c.Type)
-		text := want.ID() == arrow.DICTIONARY || want.ID() == arrow.STRING
-		d, isDictionary := field.Type.(*arrow.DictionaryType)
-		switch {
-		case field.Name != c.Name:
-			return fmt.Errorf("a batch of %s has column %s in place of %s", w.table.Name, field.Name, c.Name)
-		case text && isDictionary && d.ValueType.ID() == arrow.STRING:
-			if batch.Column(i).(*array.Dictionary).Dictionary().Len() > w.options.MaxDictionary {
-				return &OutgrownError{c.Name}
-			}
-		case text && field.Type.ID() == arrow.STRING:
-		case !text && arrow.TypeEqual(field.Type, want):
-		default:
-			return fmt.Errorf("column %s of %s is %s instead of %s", c.Name, w.table.Name, field.Type, want)
+		if b.Name(i) != c.Name {
+			return fmt.Errorf("a block of %s has column %s in place of %s", w.table.Name, b.Name(i), c.Name)
 		}
 	}
 	return nil
 }
 
-// flush writes the waiting row group, into a new file if there is none, and ends the file if it is large enough.
+// flush begins to write the waiting row group, when the one before is written.
 func (w *Writer) flush() error {
+	if err := w.wait(); err != nil {
+		return err
+	}
+	g := w.group
+	w.group, w.spare = w.spare, g
+	w.writing = make(chan error, 1)
+	go func(result chan<- error) { result <- w.write(g) }(w.writing)
+	return nil
+}
+
+// wait waits until no row group is being written.
+func (w *Writer) wait() error {
+	if w.writing == nil {
+		return nil
+	}
+	err := <-w.writing
+	w.writing = nil
+	return err
+}
+
+// write writes a row group, into a new file if there is none, and ends the file if it is large enough.
+func (w *Writer) write(g *rowGroup) error {
 	if w.current == nil {
 		if err := w.begin(); err != nil {
 			return err
 		}
 	}
 	f := w.current
-	w.extremes(&f.File)
-	rows := w.group.rows
-	if err := w.group.write(w.ctx, f.writer, w.arrow, w.options.Workers); err != nil {
+	if err := g.extremes(&f.File, w.timeAt, w.dateAt); err != nil {
+		return fmt.Errorf("write %s: %w", f.Path, err)
+	}
+	rows := int64(g.rows)
+	if err := g.write(w.table, f.writer, w.encoders); err != nil {
 		return fmt.Errorf("write %s: %w", f.Path, err)
 	}
 	f.Rows, f.RowGroups = f.Rows+rows, f.RowGroups+1
@@ -244,39 +248,15 @@ func (w *Writer) end() error {
 	return nil
 }
 
-// extremes widens a file's limits by the waiting rows.
-func (w *Writer) extremes(f *File) {
-	if w.timeAt >= 0 {
-		for _, piece := range w.group.columns[w.timeAt] {
-			values := piece.(*array.Timestamp).Values()
-			low, high := time.UnixMicro(int64(slices.Min(values))).UTC(), time.UnixMicro(int64(slices.Max(values))).UTC()
-			f.MinTime, f.MaxTime = widen(f.MinTime, f.MaxTime, low, high)
-		}
-	}
-	if w.dateAt >= 0 {
-		for _, piece := range w.group.columns[w.dateAt] {
-			values := piece.(*array.Date32).Values()
-			f.MinDate, f.MaxDate = widen(f.MinDate, f.MaxDate, slices.Min(values).ToTime(), slices.Max(values).ToTime())
-		}
-	}
-}
-
-func widen(first, last, low, high time.Time) (time.Time, time.Time) {
-	if first.IsZero() || low.Before(first) {
-		first = low
-	}
-	if last.IsZero() || high.After(last) {
-		last = high
-	}
-	return first, last
-}
-
 // Close writes what is waiting, ends the last file and returns all of them, none if there was no row.
 func (w *Writer) Close() ([]File, error) {
 	if w.group.rows > 0 {
 		if err := w.flush(); err != nil {
 			return nil, err
 		}
+	}
+	if err := w.wait(); err != nil {
+		return nil, err
 	}
 	if w.current != nil {
 		if err := w.end(); err != nil {
@@ -286,25 +266,20 @@ func (w *Writer) Close() ([]File, error) {
 	return w.done, nil
 }
 
-// Abort gives the file that is being written up, and returns the paths of those that are complete.
-func (w *Writer) Abort() []string {
-	w.group.release()
+// Abort gives the file that is being written up.
+func (w *Writer) Abort() {
+	_ = w.wait() // whatever it says, there is an error already
 	if w.current != nil {
 		w.current.to.Abort()
 		w.current = nil
 	}
-	var paths []string
-	for _, f := range w.done {
-		paths = append(paths, f.Path)
-	}
-	return paths
 }
 
-// Copy writes all batches that next returns until io.EOF, reading ahead of the encoding by a few batches. When it gives up it calls
-// cancel, which must make a running next return. progress is told of each batch's rows.
-func (w *Writer) Copy(next func() (arrow.RecordBatch, error), cancel func(), progress func(rows int64)) error {
+// Copy writes all blocks that next returns until io.EOF, reading ahead of the encoding by a few blocks. When it gives up it calls cancel,
+// which must make a running next return. progress is told of each block's rows.
+func (w *Writer) Copy(ctx context.Context, next func() (*source.Block, error), cancel func(), progress func(rows int64)) error {
 	type item struct {
-		batch arrow.RecordBatch
+		block *source.Block
 		err   error
 	}
 	ahead := make(chan item, 2)
@@ -313,27 +288,15 @@ func (w *Writer) Copy(next func() (arrow.RecordBatch, error), cancel func(), pro
 	defer func() {
 		close(stop)
 		cancel()
-		for i := range ahead {
-			if i.batch != nil {
-				i.batch.Release()
-			}
-		}
 		<-ended
 	}()
 	go func() {
 		defer close(ended)
-		defer close(ahead)
 		for {
-			batch, err := next()
-			if batch != nil {
-				batch.Retain()
-			}
+			block, err := next()
 			select {
-			case ahead <- item{batch, err}:
+			case ahead <- item{block, err}:
 			case <-stop:
-				if batch != nil {
-					batch.Release()
-				}
 				return
 			}
 			if err != nil {
@@ -341,22 +304,20 @@ func (w *Writer) Copy(next func() (arrow.RecordBatch, error), cancel func(), pro
 			}
 		}
 	}()
-	for i := range ahead {
+	for {
+		i := <-ahead
 		if errors.Is(i.err, io.EOF) {
-			return nil
+			return ctx.Err()
 		}
 		if i.err != nil {
 			return i.err
 		}
-		err := w.Write(i.batch)
-		rows := i.batch.NumRows()
-		i.batch.Release()
-		if err != nil {
+		rows := int64(i.block.Rows)
+		if err := w.Write(i.block); err != nil {
 			return err
 		}
 		progress(rows)
 	}
-	return w.ctx.Err()
 }
 
 // sortedKeys returns a map's keys in order.
