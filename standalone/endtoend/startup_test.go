@@ -69,6 +69,14 @@ func TestWhatStandsInTheWayIsSaidInOneLineWithTheCure(t *testing.T) {
 		s := newStandalone(t)
 		require.Contains(t, s.refused("audit", "--json"), "CLICKHOUSE_URL")
 	})
+	t.Run("a standalone that does not run any more", func(t *testing.T) {
+		s := newStandalone(t)
+		require.NoError(t, os.MkdirAll(s.Data, 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(s.Data, "addresses.json"), []byte(`{"clickhouse": "`+s.URL(spillwaytest.ClickHouse, "/spillway")+`"}`), 0o600))
+		line := s.refused("audit")
+		require.Contains(t, line, "does not run")
+		require.Contains(t, line, "spillway run --data "+s.Data)
+	})
 	t.Run("a service without its engines", func(t *testing.T) {
 		s := newStandalone(t)
 		require.Contains(t, s.refused("ingest"), "KAFKA_BROKERS")

@@ -32,8 +32,16 @@ func (c *rulesCheckCommand) Run() error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Printf("%s: %d rules, %s\n", c.File, len(set.Rules()), set.Hash())
+	_, err = fmt.Printf("%s can be used: %s, %s\n", c.File, count(len(set.Rules()), "rule", "rules"), set.Hash())
 	return err
+}
+
+// count is a number with what it is of.
+func count[N int | int64 | uint64](n N, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprint(n, " ", many)
 }
 
 // pastCommand is common to what judges the past by a file.
@@ -117,9 +125,10 @@ func (c *rulesApplyCommand) Run(ctx context.Context) error {
 	if c.JSON {
 		return json.NewEncoder(os.Stdout).Encode(done)
 	}
-	fmt.Printf("%d events were judged anew, on %d days; %d closed days were closed again. Lifetime numbers follow within seconds.\n", done.Events, len(done.Days), len(done.Again))
+	fmt.Printf("%s judged anew, on %s; %s closed again. Lifetime numbers follow within seconds.\n",
+		count(done.Events, "event was", "events were"), count(len(done.Days), "day", "days"), count(len(done.Again), "closed day was", "closed days were"))
 	if done.Left > 0 {
-		fmt.Printf("%d events came meanwhile and are still judged as before: set SPILLWAY_RULES for the redirectors, too, and repeat this.\n", done.Left)
+		fmt.Printf("%s since then and still judged as before: set SPILLWAY_RULES for the redirectors, too, and repeat this.\n", count(done.Left, "event has come", "events have come"))
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -27,7 +28,7 @@ func (c *runCommand) Run(ctx context.Context) error {
 	if terminal {
 		fmt.Println("Spillway is starting …")
 	}
-	c.Started = func(s standalone.Summary) { fmt.Print(summary(s, terminal)) }
+	c.Started = func(s standalone.Summary) { fmt.Print(summary(s, terminal, c.auditCommand())) }
 	if err := standalone.Run(ctx, c.Config, log); err != nil {
 		return err
 	}
@@ -50,8 +51,17 @@ func isTerminal(f *os.File) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""
 }
 
-// summary is what to open, and how to look inside.
-func summary(s standalone.Summary, colour bool) string {
+// auditCommand is what to type beside this process to have its counts checked.
+func (c *runCommand) auditCommand() string {
+	command := os.Args[0] + " audit"
+	if data := c.Tree.Data; filepath.Clean(data) != "data" {
+		command += " --data " + data
+	}
+	return command
+}
+
+// summary is what to open, and how to look inside. audit is how to have it checked.
+func summary(s standalone.Summary, colour bool, audit string) string {
 	bold, dim, plain := "\033[1m", "\033[2m", "\033[0m"
 	if !colour {
 		bold, dim, plain = "", "", ""
@@ -89,6 +99,6 @@ func summary(s standalone.Summary, colour bool) string {
 	row("ClickHouse", s.Engines.ClickHouse, where("ClickHouse"))
 	row("PostgreSQL", s.Engines.Database, where("PostgreSQL"))
 	row("Data", s.Data, "")
-	fmt.Fprintf(&b, "\n  %sCheck every count: spillway audit · Stop: Ctrl-C%s\n\n", dim, plain)
+	fmt.Fprintf(&b, "\n  %sCheck every count: %s · Stop: Ctrl-C%s\n\n", dim, audit, plain)
 	return b.String()
 }

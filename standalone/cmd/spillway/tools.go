@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"net"
+	"net/url"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"spillway.dev/bench/replay"
 	"spillway.dev/rollup/export"
@@ -28,7 +32,28 @@ func (f toolFlags) open() (*slog.Logger, engines.Addresses, error) {
 		return nil, engines.Addresses{}, err
 	}
 	where, err := standalone.Find(f.Data, f.Engines)
+	switch {
+	case err != nil:
+	case where.ClickHouse == "":
+		err = fmt.Errorf("no standalone has run in %s: start one with 'spillway run', name its directory with --data, or say with CLICKHOUSE_URL and DATABASE_URL where the engines are", f.Data)
+	case f.Engines.ClickHouse == "" && !answers(where.ClickHouse):
+		err = fmt.Errorf("the standalone of %s does not run: start it with 'spillway run --data %s', or say with CLICKHOUSE_URL and DATABASE_URL where the engines are", f.Data, f.Data)
+	}
 	return log, where, err
+}
+
+// answers says whether somebody listens at a URL.
+func answers(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	conn, err := net.DialTimeout("tcp", u.Host, 2*time.Second)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
 }
 
 // toolLog is a log for a command that prints its result: only what needs attention.
