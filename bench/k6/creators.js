@@ -1,10 +1,11 @@
 // Creators read their dashboards while one of them goes viral: the spike must not keep them from their numbers, nor they the visitors.
 import { sleep } from 'k6';
-import { click, insights, profile, summary, summaryTrendStats, thresholds, view } from './spillway.js';
+import { click, counted, insights, profile, seconds, summary, summaryTrendStats, thresholds, view } from './spillway.js';
 
 const rate = Number(__ENV.RATE || 20);
 const most = rate * Number(__ENV.FACTOR || 50);
-const hold = Number(__ENV.HOLD || 20);
+const creators = Number(__ENV.CREATORS || 5);
+const hold = seconds(__ENV.HOLD || 20);
 
 export const options = {
   scenarios: {
@@ -20,7 +21,7 @@ export const options = {
         { target: most, duration: `${hold}s` },
       ],
     },
-    creators: { executor: 'constant-vus', exec: 'creator', vus: Number(__ENV.CREATORS || 5), duration: `${hold + 6}s` },
+    creators: { executor: 'constant-vus', exec: 'creator', vus: creators, duration: `${hold + 6}s` },
   },
   thresholds: thresholds({ 'http_req_duration{name:page}': ['p(99)<250'], 'http_req_duration{name:insights}': ['p(99)<2000'] }),
   summaryTrendStats,
@@ -38,4 +39,6 @@ export function creator(p) {
   sleep(Math.random() + 0.5);
 }
 
-export const handleSummary = summary;
+export const teardown = counted;
+
+export const handleSummary = summary(`Creators: ${creators} read their numbers while visits go from ${rate} to ${most} a second`);

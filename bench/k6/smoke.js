@@ -17,8 +17,8 @@ export default function (p) {
 }
 
 export function teardown(p) {
-  counted(p.id, visits, visits);
+  counted(p);
   insights(p.id, '?period=24h');
 }
 
-export const handleSummary = summary;
+export const handleSummary = summary(`Smoke: ${visits} views and ${visits} clicks, each counted once`);

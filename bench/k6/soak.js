@@ -1,11 +1,12 @@
 // The same load for long, so that what leaks shows: RATE visits a second for DURATION.
-import { click, profile, summary, summaryTrendStats, thresholds, view } from './spillway.js';
+import { click, counted, profile, seconds, summary, summaryTrendStats, thresholds, view } from './spillway.js';
 
 const rate = Number(__ENV.RATE || 200);
+const length = seconds(__ENV.DURATION || '30m');
 
 export const options = {
   scenarios: {
-    soak: { executor: 'constant-arrival-rate', rate, timeUnit: '1s', duration: __ENV.DURATION || '30m', preAllocatedVUs: Math.ceil(rate / 4) + 10 },
+    soak: { executor: 'constant-arrival-rate', rate, timeUnit: '1s', duration: `${length}s`, preAllocatedVUs: Math.ceil(rate) + 10 },
   },
   thresholds: thresholds({ 'http_req_duration{name:page}': ['p(99)<250'] }),
   summaryTrendStats,
@@ -18,4 +19,6 @@ export default function (p) {
   else click(p.codes[Math.floor(Math.random() * Math.random() * p.codes.length)]);
 }
 
-export const handleSummary = summary;
+export const teardown = counted;
+
+export const handleSummary = summary(`Soak: ${rate} visits a second for ${length} s`);

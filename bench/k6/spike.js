@@ -1,5 +1,5 @@
 // One link goes viral: fifty times as many visitors within three seconds. RATE is the rate before; FACTOR and HOLD the spike.
-import { click, profile, summary, summaryTrendStats, thresholds } from './spillway.js';
+import { click, counted, profile, seconds, summary, summaryTrendStats, thresholds } from './spillway.js';
 
 const rate = Number(__ENV.RATE || 20);
 const most = rate * Number(__ENV.FACTOR || 50);
@@ -14,7 +14,7 @@ export const options = {
       stages: [
         { target: rate, duration: '5s' },
         { target: most, duration: '3s' },
-        { target: most, duration: __ENV.HOLD || '20s' },
+        { target: most, duration: `${seconds(__ENV.HOLD || 20)}s` },
         { target: rate, duration: '3s' },
         { target: rate, duration: '5s' },
       ],
@@ -30,4 +30,6 @@ export default function (p) {
   click(p.codes[0], { Referer: 'https://www.tiktok.com/' });
 }
 
-export const handleSummary = summary;
+export const teardown = counted;
+
+export const handleSummary = summary(`Spike: from ${rate} to ${most} clicks a second on one link, within 3 s`);
