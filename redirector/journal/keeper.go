@@ -189,8 +189,38 @@ func (j *Journal) makeSegment(s *Stream) (*segment, error) {
 		j.used.Add(is - size)
 		return nil, errors.Join(fmt.Errorf("segment %s is %d bytes, not %d: somebody changed it", g.name, is, size), g.mapping.Unmap())
 	}
-	_ = g.mapping.Touch(0, int(size))
+	_ = g.mapping.Touch(0, touchAhead)
+	if !j.o.manual {
+		j.running.Go(func() { j.touch(g) })
+	}
 	return g, nil
+}
+
+// pause lets visitors go first: making a segment takes the kernel some ten milliseconds, and where there is one processor they would wait for it. It does
+// not when the segment is needed at once. A goroutine that merely yields would not do: the runtime looks for visitors' requests when nobody else is left to run.
+func (j *Journal) pause() {
+	j.mu.Lock()
+	ready := j.live != nil && len(j.live.ready) > 0
+	j.mu.Unlock()
+	if ready {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// touch makes a segment's pages ready to be written to, a few at a time.
+func (j *Journal) touch(g *segment) {
+	const step = 64 << 10
+	for at := touchAhead; at < int(g.size); at += step {
+		select {
+		case <-j.stop:
+			return
+		default:
+			j.pause()
+		}
+		if !g.touch(at, at+step) {
+			return // nobody will write to it
+		}
+	}
 }
 
 // allocate makes a spare. files is held.
@@ -202,7 +232,7 @@ func (j *Journal) allocate(size int64) (string, error) {
 		return "", fmt.Errorf("make segment: %w", err)
 	}
 	defer f.Close()
-	if err = f.Allocate(size); err == nil {
+	if err = f.Allocate(size, j.pause); err == nil {
 		err = f.Sync()
 	}
 	if err != nil {

@@ -180,6 +180,17 @@ func (g *segment) release() (bool, error) {
 	return true, err
 }
 
+// touch makes some of the segment's pages ready to be written to; false if it is unmapped for good.
+func (g *segment) touch(from, to int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.gone {
+		return false
+	}
+	_ = g.mapping.Touch(from, to) // what is not ready becomes so at the first write
+	return true
+}
+
 func (g *segment) released() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

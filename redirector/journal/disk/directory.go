@@ -113,7 +113,7 @@ func (d *Directory) Sync() error {
 		return err
 	}
 	defer dir.Close()
-	return dir.Sync()
+	return aside(dir.Sync)
 }
 
 type file struct{ *os.File }
@@ -128,20 +128,23 @@ func (f *file) Size() (int64, error) {
 
 // Allocate reserves the blocks and then writes every page through write(): on a file system that reserves lazily the write
 // fails where a store into the mapping would have killed the process.
-func (f *file) Allocate(size int64) error {
-	if err := reserve(f.File, size); err != nil {
+func (f *file) Allocate(size int64, pause func()) error {
+	if err := aside(func() error { return reserve(f.File, size) }); err != nil {
 		return fmt.Errorf("reserve %d bytes: %w", size, err)
 	}
-	zeros := make([]byte, 256<<10)
+	zeros := make([]byte, 64<<10)
 	for at := int64(0); at < size; at += int64(len(zeros)) {
 		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at); err != nil {
 			return fmt.Errorf("touch reserved bytes: %w", err)
+		}
+		if pause != nil {
+			pause()
 		}
 	}
 	return nil
 }
 
-func (f *file) Sync() error { return datasync(f.File) }
+func (f *file) Sync() error { return aside(func() error { return datasync(f.File) }) }
 
 func (f *file) Map() (Mapping, error) {
 	size, err := f.Size()
@@ -179,7 +182,7 @@ func (m *mapping) Sync(from, to int) error {
 	if len(b) == 0 {
 		return nil
 	}
-	return unix.Msync(b, unix.MS_SYNC)
+	return aside(func() error { return unix.Msync(b, unix.MS_SYNC) })
 }
 
 func (m *mapping) Unmap() error {

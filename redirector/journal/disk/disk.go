@@ -42,8 +42,9 @@ type File interface {
 	// Size returns the length in bytes.
 	Size() (int64, error)
 	// Allocate makes the file size bytes long and has the file system really hold the room, so that a later write into the
-	// mapped file cannot find the disk full (which would be a SIGBUS). It may be called once, on an empty file.
-	Allocate(size int64) error
+	// mapped file cannot find the disk full (which would be a SIGBUS). It may be called once, on an empty file. It
+	// calls pause, unless that is nil, after each small part of the work.
+	Allocate(size int64, pause func()) error
 	// Sync makes content and length durable.
 	Sync() error
 	// Map maps the whole file, shared and writable. The mapping outlives the File.

@@ -33,7 +33,7 @@ func TestContract(t *testing.T) {
 			require.NoError(t, err)
 			_, err = d.Create("a")
 			require.ErrorIs(t, err, fs.ErrExist)
-			require.NoError(t, f.Allocate(3*PageSize))
+			require.NoError(t, f.Allocate(3*PageSize, nil))
 			size, err := f.Size()
 			require.NoError(t, err)
 			require.Equal(t, int64(3*PageSize), size)
@@ -72,7 +72,7 @@ func TestAllocatedBytesAreReallyHeld(t *testing.T) {
 	f, err := d.Create("a")
 	require.NoError(t, err)
 	defer f.Close()
-	require.NoError(t, f.Allocate(1<<20))
+	require.NoError(t, f.Allocate(1<<20, nil))
 	info, err := os.Stat(dir + "/a")
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, info.Sys().(*syscall.Stat_t).Blocks*512, int64(1<<20))
@@ -84,7 +84,7 @@ func TestAPowerCutTakesOnlyWhatWasNotSynced(t *testing.T) {
 		m := NewMemory()
 		f, err := m.Create("a")
 		require.NoError(t, err)
-		require.NoError(t, f.Allocate(2*PageSize))
+		require.NoError(t, f.Allocate(2*PageSize, nil))
 		require.NoError(t, f.Sync())
 		require.NoError(t, m.Sync())
 		p, err := f.Map()
@@ -120,7 +120,7 @@ func TestFaultsAndCapacity(t *testing.T) {
 	m.Capacity = PageSize
 	f, err := m.Create("a")
 	require.NoError(t, err)
-	require.ErrorIs(t, f.Allocate(2*PageSize), syscall.ENOSPC)
+	require.ErrorIs(t, f.Allocate(2*PageSize, nil), syscall.ENOSPC)
 	broken := errors.New("broken")
 	m.Fault = func(op Operation, _ string) error {
 		if op == OpSync {

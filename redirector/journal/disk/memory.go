@@ -362,7 +362,7 @@ func (f *memoryFile) WriteAt(b []byte, at int64) (int, error) {
 	return copy(f.n.data[at:], b), nil
 }
 
-func (f *memoryFile) Allocate(size int64) error {
+func (f *memoryFile) Allocate(size int64, _ func()) error {
 	if err := f.m.fault(OpAllocate, f.name); err != nil {
 		return err
 	}
