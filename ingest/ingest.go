@@ -37,12 +37,12 @@ import (
 type Config struct {
 	Group         string        `name:"group" env:"SPILLWAY_INGEST_GROUP" default:"spillway" help:"Kafka consumer group."`
 	Rewind        bool          `name:"rewind" env:"SPILLWAY_INGEST_REWIND" help:"Begin at the earliest offset, once: brings a ClickHouse that was restored from a backup to the last event. Always safe. Stop other ingests meanwhile, or start them with it too."`
-	Rows          int           `name:"ingest-rows" env:"SPILLWAY_INGEST_ROWS" default:"100000" help:"Most rows of an insert."`
+	Rows          int           `name:"ingest-rows" env:"SPILLWAY_INGEST_ROWS" default:"400000" help:"Most rows of an insert, which only a backlog reaches."`
 	Age           time.Duration `name:"ingest-age" env:"SPILLWAY_INGEST_AGE" default:"500ms" help:"Longest pause between two inserts of a partition while events come."`
 	Answer        time.Duration `name:"ingest-answer" env:"SPILLWAY_INGEST_ANSWER" default:"60s" help:"After this time an insert counts as without an answer."`
 	Linger        time.Duration `name:"ingest-linger" env:"SPILLWAY_INGEST_LINGER" default:"10s" help:"How long another owner's running insert is waited for before it is killed."`
 	Settle        time.Duration `name:"ingest-settle" env:"SPILLWAY_INGEST_SETTLE" default:"1m" help:"How long announced events may be missing before Kafka is read again for them."`
-	Blocks        int           `name:"ingest-blocks" env:"SPILLWAY_INGEST_BLOCKS" default:"0" help:"Blocks of rows that are filled and inserted at a time; each takes up to 80 MB. 0: twice the number of CPUs."`
+	Blocks        int           `name:"ingest-blocks" env:"SPILLWAY_INGEST_BLOCKS" default:"0" help:"Blocks of rows that are filled and inserted at a time; each takes up to 120 MB when there is a backlog. 0: twice the number of CPUs."`
 	CacheBytes    int           `name:"ingest-cache" env:"SPILLWAY_INGEST_CACHE" default:"8388608" help:"Bytes of remembered user agents, for each block."`
 	FetchBytes    int32         `name:"ingest-fetch" env:"SPILLWAY_INGEST_FETCH" default:"2097152" help:"Bytes fetched at a time from a partition."`
 	RetentionDays int           `name:"ingest-retention-days" env:"SPILLWAY_RETENTION_DAYS" default:"400" help:"Days that raw events are kept. Events of an older month are set aside. 0: keep all."`

@@ -4,11 +4,15 @@
 package columns
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"iter"
 	"math"
-	"time"
+	"slices"
+	"unsafe"
 
 	"github.com/ClickHouse/ch-go/proto"
 
@@ -33,77 +37,100 @@ const (
 type Block struct {
 	cache *enrich.Cache
 
-	partition, term uint64 // of every row
-	rows            int
+	partition uint32 // of every row
+	term      uint64 // of every row
+	rows      int
 
-	streams, sequences, offsets, terms proto.ColUInt64
-	partitions                         proto.ColUInt32
-	times                              proto.ColInt64
-	dates                              proto.ColUInt16
-	kinds, classes, surfaces           proto.ColInt8
-	rulesVersions, layouts             proto.ColUInt32
-	suspects                           proto.ColUInt8
-	profiles, links, visitors          proto.ColUInt64
+	streams, sequences, offsets proto.ColUInt64
+	times                       proto.ColInt64
+	dates                       proto.ColUInt16
+	kinds, classes, surfaces    proto.ColInt8
+	rulesVersions, layouts      proto.ColUInt32
+	suspects                    proto.ColUInt8
+	profiles, links, visitors   proto.ColUInt64
 
-	reason, place, variant, host           *dictionary
-	country, language, device, browser, os *dictionary
-	userAgent, referrer                    *dictionary
-	referrerHost, channel                  *dictionary
-	utmSource, utmMedium, utmCampaign      *dictionary
-	utmTerm, utmContent                    *dictionary
-	dictionaries                           []*dictionary
-	input                                  []proto.InputColumn
-	campaign                               enrich.Campaign
-	scratch, hostScratch                   []byte
-	buffer                                 proto.Buffer
+	reason, place, variant, host      word
+	country, language, channel        word
+	userAgent, referrer               word
+	utmSource, utmMedium, utmCampaign word
+	utmTerm, utmContent               word
+	device, browser, os, referrerHost derived
+	words                             []*word
+	deriveds                          []*derived
+	input                             []proto.InputColumn
+
+	agents   []*enrich.Agent // id of a user agent → what it says
+	sites    []site          // id of a referrer → what is known of it
+	campaign enrich.Campaign
+	looked   uint64 // look-ups of user agents since the last call of Lookups
+	scratch  []byte
+	buffer   proto.Buffer
+}
+
+// site is what is known of a referrer.
+type site struct {
+	host    []byte // as of enrich.Host
+	stored  string // what of host is stored
+	channel string // of an event without a query, for the host asked of the id asked-1
+	asked   uint32
 }
 
 // New returns an empty block that enriches through the cache, which must be its own.
 func New(cache *enrich.Cache) *Block {
-	b := &Block{cache: cache, hostScratch: make([]byte, 0, maxReferrer)}
-	word := func(name string, at **dictionary) proto.InputColumn {
-		*at = newDictionary()
-		b.dictionaries = append(b.dictionaries, *at)
-		return proto.InputColumn{Name: name, Data: *at}
+	b := &Block{cache: cache}
+	seed := maphash.MakeSeed()
+	column := func(name string, at *word) proto.InputColumn {
+		bound := knownBytes
+		if at == &b.userAgent {
+			bound = knownAgentBytes
+		}
+		*at = word{dictionary: newDictionary(seed, bound), rows: &b.rows}
+		b.words = append(b.words, at)
+		return proto.InputColumn{Name: name, Data: at}
+	}
+	from := func(name string, at *derived, of *word, means func(id uint32) string) proto.InputColumn {
+		*at = derived{dictionary: newDictionary(seed, knownBytes), of: of, means: means}
+		b.deriveds = append(b.deriveds, at)
+		return proto.InputColumn{Name: name, Data: at}
 	}
 	of := func(name string, kind proto.ColumnType, data proto.Column) proto.InputColumn {
 		return proto.InputColumn{Name: name, Data: proto.Alias(data, kind)} // the bytes are the same
 	}
 	b.input = []proto.InputColumn{
 		{Name: "stream", Data: &b.streams},
-		{Name: "partition", Data: &b.partitions},
+		{Name: "partition", Data: same[uint32]{&b.partition, &b.rows, proto.ColumnTypeUInt32}},
 		{Name: "sequence", Data: &b.sequences},
 		{Name: "offset", Data: &b.offsets},
-		{Name: "term", Data: &b.terms},
+		{Name: "term", Data: same[uint64]{&b.term, &b.rows, proto.ColumnTypeUInt64}},
 		of("time", "DateTime64(6, 'UTC')", &b.times),
 		of("date", "Date", &b.dates),
 		of("kind", "Enum8('unknown' = 0, 'view' = 1, 'click' = 2)", &b.kinds),
 		of("class", "Enum8('unknown' = 0, 'person' = 1, 'bot' = 2, 'preview' = 3, 'prefetch' = 4, 'head' = 5, 'scanner' = 6, 'owner' = 7, 'test' = 8)", &b.classes),
-		word("reason", &b.reason),
+		column("reason", &b.reason),
 		{Name: "rules_version", Data: &b.rulesVersions},
 		of("suspect", "Bool", &b.suspects),
 		{Name: "profile_id", Data: &b.profiles},
 		{Name: "link_id", Data: &b.links},
 		{Name: "visitor", Data: &b.visitors},
 		of("surface", "Enum8('unknown' = 0, 'page' = 1, 'direct' = 2, 'qr' = 3)", &b.surfaces),
-		word("place", &b.place),
-		word("variant", &b.variant),
+		column("place", &b.place),
+		column("variant", &b.variant),
 		{Name: "layout", Data: &b.layouts},
-		word("host", &b.host),
-		word("country", &b.country),
-		word("language", &b.language),
-		word("device", &b.device),
-		word("browser", &b.browser),
-		word("os", &b.os),
-		word("user_agent", &b.userAgent),
-		word("referrer", &b.referrer),
-		word("referrer_host", &b.referrerHost),
-		word("channel", &b.channel),
-		word("utm_source", &b.utmSource),
-		word("utm_medium", &b.utmMedium),
-		word("utm_campaign", &b.utmCampaign),
-		word("utm_term", &b.utmTerm),
-		word("utm_content", &b.utmContent),
+		column("host", &b.host),
+		column("country", &b.country),
+		column("language", &b.language),
+		from("device", &b.device, &b.userAgent, func(id uint32) string { return b.agents[id].Device }),
+		from("browser", &b.browser, &b.userAgent, func(id uint32) string { return b.agents[id].Browser }),
+		from("os", &b.os, &b.userAgent, func(id uint32) string { return b.agents[id].System }),
+		column("user_agent", &b.userAgent),
+		column("referrer", &b.referrer),
+		from("referrer_host", &b.referrerHost, &b.referrer, func(id uint32) string { return b.sites[id].stored }),
+		column("channel", &b.channel),
+		column("utm_source", &b.utmSource),
+		column("utm_medium", &b.utmMedium),
+		column("utm_campaign", &b.utmCampaign),
+		column("utm_term", &b.utmTerm),
+		column("utm_content", &b.utmContent),
 	}
 	return b
 }
@@ -119,11 +146,31 @@ func (b *Block) Names() []string {
 
 // Reset empties the block and keeps its memory. What is appended afterwards is of that partition and written under that term.
 func (b *Block) Reset(partition int32, term uint64) {
-	b.truncate(0)
-	for _, d := range b.dictionaries {
-		d.Reset()
+	b.resize(0)
+	for _, w := range b.words {
+		forgotten := w.reset()
+		switch {
+		case !forgotten:
+		case w == &b.userAgent:
+			b.agents = b.agents[:0]
+		case w == &b.referrer:
+			b.sites = b.sites[:0]
+		case w == &b.host:
+			for i := range b.sites {
+				b.sites[i].asked = 0
+			}
+		}
 	}
-	b.partition, b.term = uint64(partition), term
+	for _, d := range b.deriveds {
+		d.reset()
+	}
+	if len(b.agents) == 0 {
+		b.agents = append(b.agents, b.cache.Agent(nil))
+	}
+	if len(b.sites) == 0 {
+		b.sites = append(b.sites, site{})
+	}
+	b.partition, b.term = uint32(partition), term
 }
 
 // Rows returns how many events are in the block.
@@ -138,18 +185,21 @@ var ErrNotReadable = errors.New("batch is not readable")
 // ErrNotReadable, also if the damage is in an event that was not asked for.
 func (b *Block) Append(batch *event.Batch, offset int64, wanted []presence.Range, oldest uint16) (appended, expired int, err error) {
 	start := b.rows
+	b.resize(start + batch.Count)
+	row := start
 	var f fields
 	for sequence, encoded := range batch.Events {
 		if err := f.read(encoded); err != nil {
-			b.truncate(start)
+			b.resize(start)
 			return 0, 0, fmt.Errorf("%w: sequence %d: %w", ErrNotReadable, sequence, err)
 		}
-		if f.date == 0 && f.time >= 0 {
-			f.date = uint64(f.time / (24 * 60 * 60 * 1e6))
+		at, date := int64(f.of[fieldTime]), f.of[fieldDate]
+		if date == 0 && at >= 0 {
+			date = uint64(at / (24 * 60 * 60 * 1e6))
 		}
-		if f.date > math.MaxUint16 || f.time < 0 || f.time > maxTime {
-			b.truncate(start)
-			return 0, 0, fmt.Errorf("%w: sequence %d: time %d µs or date %d is out of range", ErrNotReadable, sequence, f.time, f.date)
+		if date > math.MaxUint16 || at < 0 || at > maxTime {
+			b.resize(start)
+			return 0, 0, fmt.Errorf("%w: sequence %d: time %d µs or date %d is out of range", ErrNotReadable, sequence, at, date)
 		}
 		for len(wanted) > 0 && wanted[0].Last < sequence {
 			wanted = wanted[1:]
@@ -157,74 +207,104 @@ func (b *Block) Append(batch *event.Batch, offset int64, wanted []presence.Range
 		if len(wanted) == 0 || sequence < wanted[0].First {
 			continue
 		}
-		if uint16(f.date) < oldest {
+		if uint16(date) < oldest {
 			expired++
 			continue
 		}
-		b.append(batch.Stream, sequence, uint64(offset), &f)
+		b.sequences[row], b.times[row], b.dates[row] = sequence, at, uint16(date)
+		b.set(row, &f)
+		row++
 	}
-	return b.rows - start, expired, nil
+	for i := start; i < row; i++ {
+		b.streams[i], b.offsets[i] = batch.Stream, uint64(offset)
+	}
+	b.resize(row)
+	return row - start, expired, nil
 }
 
 // maxTime is the last microsecond that DateTime64(6) of ClickHouse holds: the end of the year 2299.
 const maxTime = 10413791999999999
 
-func (b *Block) append(stream, sequence, offset uint64, f *fields) {
-	b.rows++
+// set writes a row that there is room for, but for the columns that Append writes.
+func (b *Block) set(row int, f *fields) {
 	b.scratch = b.scratch[:0]
-	b.streams = append(b.streams, stream)
-	b.partitions = append(b.partitions, uint32(b.partition))
-	b.sequences = append(b.sequences, sequence)
-	b.offsets = append(b.offsets, offset)
-	b.terms = append(b.terms, b.term)
-	b.times = append(b.times, f.time)
-	b.dates = append(b.dates, uint16(f.date))
-	b.kinds = append(b.kinds, known(f.kind, uint64(event.Kind_KIND_CLICK)))
-	b.profiles = append(b.profiles, f.profile)
-	b.links = append(b.links, f.link)
-	b.visitors = append(b.visitors, f.visitor)
-	b.surfaces = append(b.surfaces, known(f.surface, uint64(event.Surface_SURFACE_QR)))
-	b.layouts = append(b.layouts, uint32(f.layout))
-	suspect := uint8(0)
-	if f.suspect {
-		suspect = 1
-	}
-	b.suspects = append(b.suspects, suspect)
+	b.kinds[row] = known(f.of[fieldKind], uint64(event.Kind_KIND_CLICK))
+	b.profiles[row] = f.of[fieldProfile]
+	b.links[row] = f.of[fieldLink]
+	b.visitors[row] = f.of[fieldVisitor]
+	b.surfaces[row] = known(f.of[fieldSurface], uint64(event.Surface_SURFACE_QR))
+	b.layouts[row] = uint32(f.of[fieldLayout])
+	b.suspects[row] = uint8(min(f.of[fieldSuspect], 1))
 
-	host := safe(f.host, maxHost, &b.scratch)
-	referrer := safe(f.referrer, maxReferrer, &b.scratch)
-	userAgent := safe(f.userAgent, maxAgent, &b.scratch)
-	agent := b.cache.Agent(userAgent)
-	b.campaign.Read(f.query[:min(len(f.query), maxQuery)])
-	referrerHost := enrich.Host(referrer, b.hostScratch)
-	b.place.append(safe(f.place, maxShort, &b.scratch))
-	b.variant.append(safe(f.variant, maxShort, &b.scratch))
-	b.host.append(host)
-	b.country.append(safe(f.country, 2, &b.scratch))
-	b.language.append(safe(f.language, 16, &b.scratch))
-	b.device.appendString(agent.Device)
-	b.browser.appendString(agent.Browser)
-	b.os.appendString(agent.System)
-	b.userAgent.append(userAgent)
-	b.referrer.append(referrer)
-	b.referrerHost.append(referrerHost[:min(len(referrerHost), maxHost)])
-	b.channel.appendString(enrich.Channel(referrerHost, host, agent, &b.campaign))
-	b.utmSource.append(safe(b.campaign.Source, maxCampaign, &b.scratch))
-	b.utmMedium.append(safe(b.campaign.Medium, maxCampaign, &b.scratch))
-	b.utmCampaign.append(safe(b.campaign.Name, maxCampaign, &b.scratch))
-	b.utmTerm.append(safe(b.campaign.Term, maxCampaign, &b.scratch))
-	b.utmContent.append(safe(b.campaign.Content, maxCampaign, &b.scratch))
+	b.place.setText(row, f.text(fieldPlace), maxShort, &b.scratch)
+	b.variant.setText(row, f.text(fieldVariant), maxShort, &b.scratch)
+	b.country.setText(row, f.text(fieldCountry), 2, &b.scratch)
+	b.language.setText(row, f.text(fieldLanguage), 16, &b.scratch)
+	agent := b.setAgent(row, f.text(fieldUserAgent))
+	b.setOrigin(row, f, agent)
 
 	// The redirector saw the request; only who it took for a person, or did not judge, is judged by the user agent. What a rule of
 	// the operator's decided is decided, also when it says person.
-	if f.class <= uint64(event.Class_CLASS_PERSON) && !rules.Is(f.reasonFor) {
-		b.classes = append(b.classes, int8(agent.Class))
-		b.reason.appendString(agent.Reason)
-		b.rulesVersions = append(b.rulesVersions, rules.Rebase(uint32(f.rules), enrich.Version))
+	class, reason, version := f.of[fieldClass], f.text(fieldReason), uint32(f.of[fieldRules])
+	if class <= uint64(event.Class_CLASS_PERSON) && !rules.Is(reason) {
+		b.classes[row] = int8(agent.Class)
+		b.reason.set(row, bytesOf(agent.Reason))
+		b.rulesVersions[row] = rules.Rebase(version, enrich.Version)
 	} else {
-		b.classes = append(b.classes, known(f.class, uint64(event.Class_CLASS_TEST)))
-		b.reason.append(safe(f.reasonFor, maxShort, &b.scratch))
-		b.rulesVersions = append(b.rulesVersions, uint32(f.rules))
+		b.classes[row] = known(class, uint64(event.Class_CLASS_TEST))
+		b.reason.setText(row, reason, maxShort, &b.scratch)
+		b.rulesVersions[row] = version
+	}
+}
+
+// setAgent writes a row's user agent and returns what it says.
+func (b *Block) setAgent(row int, text []byte) *enrich.Agent {
+	b.looked++
+	id := uint32(0)
+	if len(text) > 0 {
+		id = b.userAgent.textID(text, maxAgent, &b.scratch)
+		if int(id) == len(b.agents) {
+			b.agents = append(b.agents, b.cache.Agent(bytesOf(b.userAgent.value[id])))
+		}
+		b.userAgent.put(row, b.userAgent.dictionary.place(id))
+	}
+	return b.agents[id]
+}
+
+// setOrigin writes where a row's visit came from.
+func (b *Block) setOrigin(row int, f *fields, agent *enrich.Agent) {
+	host := uint32(0)
+	if text := f.text(fieldHost); len(text) > 0 {
+		host = b.host.textID(text, maxHost, &b.scratch)
+		b.host.put(row, b.host.dictionary.place(host))
+	}
+	id := uint32(0)
+	if text := f.text(fieldReferrer); len(text) > 0 {
+		id = b.referrer.textID(text, maxReferrer, &b.scratch)
+		if int(id) == len(b.sites) {
+			from := bytes.Clone(enrich.Host(bytesOf(b.referrer.value[id]), nil))
+			b.sites = append(b.sites, site{host: from, stored: string(from[:min(len(from), maxHost)])})
+		}
+		b.referrer.put(row, b.referrer.dictionary.place(id))
+	}
+	from := &b.sites[id]
+	query := f.text(fieldQuery)
+	if len(query) == 0 && len(from.host) > 0 {
+		if from.asked != host+1 {
+			b.campaign.Read(nil)
+			from.channel, from.asked = enrich.Channel(from.host, bytesOf(b.host.value[host]), agent, &b.campaign), host+1
+		}
+		b.channel.set(row, bytesOf(from.channel))
+		return
+	}
+	b.campaign.Read(query[:min(len(query), maxQuery)])
+	b.channel.set(row, bytesOf(enrich.Channel(from.host, bytesOf(b.host.value[host]), agent, &b.campaign)))
+	if len(query) > 0 {
+		b.utmSource.setText(row, b.campaign.Source, maxCampaign, &b.scratch)
+		b.utmMedium.setText(row, b.campaign.Medium, maxCampaign, &b.scratch)
+		b.utmCampaign.setText(row, b.campaign.Name, maxCampaign, &b.scratch)
+		b.utmTerm.setText(row, b.campaign.Term, maxCampaign, &b.scratch)
+		b.utmContent.setText(row, b.campaign.Content, maxCampaign, &b.scratch)
 	}
 }
 
@@ -236,15 +316,42 @@ func known(value, highest uint64) int8 {
 	return int8(value)
 }
 
-func (b *Block) truncate(rows int) {
+// resize makes the block so many rows long. Rows beyond those that there were hold anything in the columns of numbers, and nothing in
+// those of words.
+func (b *Block) resize(rows int) {
 	b.rows = rows
-	b.streams, b.sequences, b.offsets, b.terms = b.streams[:rows], b.sequences[:rows], b.offsets[:rows], b.terms[:rows]
-	b.partitions, b.times, b.dates = b.partitions[:rows], b.times[:rows], b.dates[:rows]
-	b.kinds, b.classes, b.surfaces = b.kinds[:rows], b.classes[:rows], b.surfaces[:rows]
-	b.rulesVersions, b.layouts, b.suspects = b.rulesVersions[:rows], b.layouts[:rows], b.suspects[:rows]
-	b.profiles, b.links, b.visitors = b.profiles[:rows], b.links[:rows], b.visitors[:rows]
-	for _, d := range b.dictionaries {
-		d.truncate(rows)
+	b.streams, b.sequences, b.offsets = resized(b.streams, rows), resized(b.sequences, rows), resized(b.offsets, rows)
+	b.times, b.dates = resized(b.times, rows), resized(b.dates, rows)
+	b.kinds, b.classes, b.surfaces = resized(b.kinds, rows), resized(b.classes, rows), resized(b.surfaces, rows)
+	b.rulesVersions, b.layouts, b.suspects = resized(b.rulesVersions, rows), resized(b.layouts, rows), resized(b.suspects, rows)
+	b.profiles, b.links, b.visitors = resized(b.profiles, rows), resized(b.links, rows), resized(b.visitors, rows)
+	for _, w := range b.words {
+		w.truncate(rows)
+	}
+}
+
+func resized[S ~[]E, E any](column S, rows int) S {
+	if rows > cap(column) {
+		column = slices.Grow(column, rows-len(column))
+	}
+	return column[:rows]
+}
+
+// same is a column whose rows all have one value.
+type same[T uint32 | uint64] struct {
+	value *T
+	rows  *int
+	kind  proto.ColumnType
+}
+
+func (s same[T]) Type() proto.ColumnType       { return s.kind }
+func (s same[T]) Rows() int                    { return *s.rows }
+func (s same[T]) WriteColumn(to *proto.Writer) { to.ChainBuffer(s.EncodeColumn) }
+func (s same[T]) EncodeColumn(b *proto.Buffer) {
+	one := binary.LittleEndian.AppendUint64(nil, uint64(*s.value))[:unsafe.Sizeof(*s.value)]
+	to, _ := room(b, len(one)**s.rows, 0)
+	for n := copy(to, one); n < len(to); n *= 2 {
+		copy(to[n:], to[:n])
 	}
 }
 
@@ -259,28 +366,33 @@ func (b *Block) Encode() ([]byte, error) {
 	return b.buffer.Buf, nil
 }
 
-// Lookups returns the hits and misses of the block's cache since the last call.
-func (b *Block) Lookups() (hits, misses uint64) { return b.cache.Lookups() }
-
-// Times yields when each event of the block was answered.
-func (b *Block) Times() iter.Seq[time.Time] {
-	return func(yield func(time.Time) bool) {
-		for _, t := range b.times {
-			if !yield(time.UnixMicro(t)) {
-				return
-			}
-		}
-	}
+// Lookups returns, of the block's user agents since the last call, how many were known and how many had to be read.
+func (b *Block) Lookups() (hits, misses uint64) {
+	_, misses = b.cache.Lookups()
+	hits, b.looked = b.looked-min(misses, b.looked), 0
+	return hits, misses
 }
 
-// Touched yields the profile and the date of each event of the block, without repeating neighbours that are the same.
+// Times returns when each event of the block was answered, in microseconds since 1970. It is valid until the block changes.
+func (b *Block) Times() []int64 { return b.times }
+
+// Touched yields the profiles and dates of the block's events. It leaves out most of those that it has yielded already.
 func (b *Block) Touched() iter.Seq2[uint64, uint16] {
 	return func(yield func(uint64, uint16) bool) {
+		type touched struct {
+			profile uint64
+			date    uint16
+			there   bool
+		}
+		var lately [1 << 10]touched
 		for i, p := range b.profiles {
-			if i > 0 && p == b.profiles[i-1] && b.dates[i] == b.dates[i-1] {
+			t := touched{p, b.dates[i], true}
+			at := &lately[(p^uint64(t.date)*31)%uint64(len(lately))]
+			if *at == t {
 				continue
 			}
-			if !yield(p, b.dates[i]) {
+			*at = t
+			if !yield(t.profile, t.date) {
 				return
 			}
 		}

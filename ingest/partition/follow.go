@@ -28,11 +28,12 @@ type following struct {
 	whole   bool         // it began at the log's beginning
 	letters *deadletter.Sender
 
-	position topic.Position // what was read
-	done     topic.Position // what of that is answered, or was there before
-	waiting  []waiting      // read, and not inserted yet
-	rows     int            // of waiting
-	bytes    int
+	position topic.Position   // what was read
+	done     topic.Position   // what of that is answered, or was there before
+	rows     int              // read, and not inserted yet: of waiting and of the block
+	bytes    int              // of their batches
+	oldest   time.Time        // of their records, by Kafka
+	waiting  []waiting        // read, and not in the block yet
 	unread   int64            // records in Kafka behind the position, when it was read
 	wanted   []presence.Range // of all waiting batches
 	block    *columns.Block   // that is held; nil: none
@@ -92,7 +93,7 @@ func (o *Owner) follow(ctx context.Context, at node, term fence.Term, there *pre
 				return err
 			}
 			if f.bytes > much {
-				if err := f.borrow(ctx); err != nil {
+				if err := f.fill(ctx); err != nil {
 					return err
 				}
 			}
@@ -115,7 +116,8 @@ func (o *Owner) follow(ctx context.Context, at node, term fence.Term, there *pre
 	}
 }
 
-// much is how many bytes an owner gathers without holding a block.
+// much is how many bytes an owner gathers without holding a block. What comes beyond is decoded at once, while it is in the processor's cache,
+// and its records are let go.
 const much = 1 << 20
 
 // pause is the least time between two inserts. It is ten times what an insert takes, so that inserting takes a tenth of the time at
@@ -186,6 +188,9 @@ func (f *following) want(batch event.Batch, r *kgo.Record, stream *presence.Stre
 	if rows == 0 {
 		return
 	}
+	if f.rows == 0 {
+		f.oldest = r.Timestamp
+	}
 	stream.Add(batch.First, batch.Last())
 	f.waiting = append(f.waiting, waiting{batch, r, wanted})
 	f.rows += rows
@@ -196,8 +201,8 @@ func (f *following) want(batch event.Batch, r *kgo.Record, stream *presence.Stre
 func (f *following) observe(high int64, now time.Time) {
 	f.Metrics.lag.WithLabelValues(label(f.partition)).Set(float64(max(max(high, f.position.Offset)-f.done.Offset, 0)))
 	behind := time.Duration(0)
-	if len(f.waiting) > 0 {
-		behind = max(now.Sub(f.waiting[0].record.Timestamp), 0)
+	if f.rows > 0 {
+		behind = max(now.Sub(f.oldest), 0)
 	}
 	f.Metrics.lagSeconds.WithLabelValues(label(f.partition)).Set(behind.Seconds())
 }

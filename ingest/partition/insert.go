@@ -16,14 +16,11 @@ import (
 // insert turns what waits into one insert and waits for its answer. Without an answer, or with an error for an answer, it is a doubt:
 // nothing is ever sent twice.
 func (f *following) insert(ctx context.Context) error {
-	if err := f.borrow(ctx); err != nil {
+	if err := f.fill(ctx); err != nil {
 		return err
 	}
 	defer f.giveBack()
 	block := f.block
-	if err := f.fill(block); err != nil {
-		return err
-	}
 	if block.Rows() > 0 {
 		if err := f.send(ctx, block); err != nil {
 			return err
@@ -32,8 +29,7 @@ func (f *following) insert(ctx context.Context) error {
 		f.Metrics.freshness.observe(block.Times(), now)
 		f.Hints.Add(block.Touched())
 	}
-	clear(f.waiting)
-	f.waiting, f.wanted, f.rows, f.bytes = f.waiting[:0], f.wanted[:0], 0, 0
+	f.rows, f.bytes = 0, 0
 	f.done = f.position
 	return nil
 }
@@ -41,8 +37,11 @@ func (f *following) insert(ctx context.Context) error {
 // borrow waits for a block. Owners hold one while they fill and insert it, and while they gather much: so what a process gathers is
 // bounded by its blocks, whatever the number of its partitions.
 func (f *following) borrow(ctx context.Context) (err error) {
-	if f.block == nil {
-		f.block, err = f.Blocks.Get(ctx)
+	if f.block != nil {
+		return nil
+	}
+	if f.block, err = f.Blocks.Get(ctx); err == nil {
+		f.block.Reset(f.partition, uint64(f.term))
 	}
 	return err
 }
@@ -54,13 +53,15 @@ func (f *following) giveBack() {
 	}
 }
 
-// fill decodes what waits. What does not decode, and what is older than the retention, is set aside.
-func (f *following) fill(block *columns.Block) error {
-	block.Reset(f.partition, uint64(f.term))
+// fill decodes what waits into the block. What does not decode, and what is older than the retention, is set aside.
+func (f *following) fill(ctx context.Context) error {
+	if err := f.borrow(ctx); err != nil {
+		return err
+	}
 	oldest := oldest(time.Now(), f.options.RetentionDays)
 	for i := range f.waiting {
 		w := &f.waiting[i]
-		_, expired, err := block.Append(&w.batch, w.record.Offset, w.wanted, oldest)
+		_, expired, err := f.block.Append(&w.batch, w.record.Offset, w.wanted, oldest)
 		reason := deadletter.Unreadable
 		if err == nil && expired > 0 {
 			f.Metrics.expired.Add(float64(expired))
@@ -72,7 +73,9 @@ func (f *following) fill(block *columns.Block) error {
 			}
 		}
 	}
-	hits, misses := block.Lookups()
+	clear(f.waiting)
+	f.waiting, f.wanted = f.waiting[:0], f.wanted[:0]
+	hits, misses := f.block.Lookups()
 	f.Metrics.hits.Add(float64(hits))
 	f.Metrics.misses.Add(float64(misses))
 	return nil

@@ -59,9 +59,10 @@ import (
 
 // Options say how an owner works. Zero means the default, but where it is said otherwise.
 type Options struct {
-	// Rows is the most rows that are gathered for one insert; default 100 000. One batch of Kafka more may be in it.
+	// Rows is the most rows that are gathered for one insert; default 400 000: so many come only when
+	// there is a backlog, and then each row saves ClickHouse merging it once more. One batch of Kafka more may be in it.
 	Rows int
-	// Bytes is the most bytes of encoded batches that are gathered for one insert; default 32 MiB.
+	// Bytes is the most bytes of encoded batches that are gathered for one insert; default 128 MiB.
 	Bytes int
 	// Age is the longest pause between two inserts while there is something to insert; default 500 ms. See following.pause.
 	Age time.Duration
@@ -87,7 +88,7 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	standard := Options{Rows: 100_000, Bytes: 32 << 20, Age: 500 * time.Millisecond, Answer: time.Minute, Grace: 5 * time.Second, Commit: time.Second,
+	standard := Options{Rows: 400_000, Bytes: 128 << 20, Age: 500 * time.Millisecond, Answer: time.Minute, Grace: 5 * time.Second, Commit: time.Second,
 		Look: 5 * time.Second, Settle: time.Minute, Heal: time.Hour, Backoff: 100 * time.Millisecond, RetentionDays: 400}
 	set(&o.Rows, standard.Rows)
 	set(&o.Bytes, standard.Bytes)
