@@ -14,7 +14,7 @@ import (
 
 // maxRows and maxHeading are the most rows of a block and bytes of a column's name or type that are believed: more are a sign of damage.
 const (
-	maxRows    = 1 << 22
+	maxRows    = 1 << 20
 	maxHeading = 1 << 16
 )
 
@@ -34,6 +34,11 @@ type Block struct {
 	names   []string
 	columns []proto.ColResult
 	home    chan *Block
+}
+
+// NewBlock makes a block of columns of equal length.
+func NewBlock(names []string, columns []proto.ColResult) *Block {
+	return &Block{Rows: columns[0].Rows(), names: names, columns: columns}
 }
 
 // Columns is how many columns it has.
