@@ -138,7 +138,7 @@ func (b *Blocks) read() (*Block, error) {
 	if err != nil {
 		return nil, fmt.Errorf("begin a block: %w", whole(err))
 	}
-	if columns > 1000 || rows > maxRows || b.types != nil && int(columns) != len(b.types) {
+	if columns == 0 || columns > 1000 || rows > maxRows || b.types != nil && int(columns) != len(b.types) {
 		return nil, fmt.Errorf("a block of %d columns and %d rows", columns, rows)
 	}
 	block := b.block(int(columns), int(rows))
