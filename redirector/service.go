@@ -104,7 +104,9 @@ func New(ctx context.Context, c Config, where engines.Addresses, log *slog.Logge
 	case c.LoadTimeout <= 0:
 		return nil, fmt.Errorf("a visitor waits %s for PostgreSQL: use some time, as 1s (SPILLWAY_LOAD_TIMEOUT)", c.LoadTimeout)
 	}
-	if s.listener, err = net.Listen("tcp", c.Listen); err != nil {
+	// A connection that is silent for long is closed anyway: the kernel need not ask, nor be told four times a visitor how it should.
+	silent := net.ListenConfig{KeepAlive: -1}
+	if s.listener, err = silent.Listen(ctx, "tcp", c.Listen); err != nil {
 		return nil, fmt.Errorf("visitors' address %s: %w: choose another (SPILLWAY_VISITORS_LISTEN)", c.Listen, err)
 	}
 	if c.Public == "" {

@@ -1,6 +1,7 @@
 package visit
 
 import (
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -15,6 +16,7 @@ type connections struct {
 	net.Listener
 	handler *Handler
 	limits  Limits
+	closed  atomic.Bool // the listener is
 	ending  atomic.Bool // the server is about to end: no request takes the lane any more
 
 	mu   sync.Mutex // guards open
@@ -35,12 +37,36 @@ func (s *connections) Accept() (net.Conn, error) {
 	if !ok {
 		return accepted, nil // served as any other server would
 	}
-	c := &connection{TCPConn: tcp, all: s, remote: peer(tcp.RemoteAddr())}
+	c := &connection{TCPConn: tcp, all: s, remote: peer(tcp.RemoteAddr()), between: true}
 	c.wire.open(tcp)
 	s.mu.Lock()
 	s.open[c] = struct{}{}
 	s.mu.Unlock()
 	return c, nil
+}
+
+// Close stops accepting; once is enough.
+func (s *connections) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	return s.Listener.Close()
+}
+
+// leave closes the connections that wait for a request which the lane has answered one of before. The server closes those that it has answered itself, and gives
+// the others their time.
+func (s *connections) leave() {
+	s.mu.Lock()
+	var idle []*connection
+	for c := range s.open {
+		if c.laned.Load() {
+			idle = append(idle, c)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range idle {
+		_ = c.Close() // it is the visitor's next request that needs another connection
+	}
 }
 
 // watch ends what takes too long, until done.
@@ -118,10 +144,11 @@ type connection struct {
 	readBy  deadline
 	writeBy deadline
 	state   atomic.Int32
+	laned   atomic.Bool // the lane has answered, and the server has not been given anything yet
 
-	// between says that the server has answered everything that it was given, and waits for the first byte of the next request. Only the connection's
-	// own goroutine uses it.
-	between bool
+	// between says that the server has answered everything that it was given, and waits for the first byte of the next request; fed, that it
+	// was given something. Only the connection's own goroutine uses them.
+	between, fed bool
 }
 
 // note hears from the server what it is doing with a connection.
@@ -130,9 +157,11 @@ func note(conn net.Conn, state fasthttp.ConnState) {
 	if !ok {
 		return
 	}
-	c.between = state == fasthttp.StateIdle
 	switch state {
+	case fasthttp.StateActive:
+		c.between = !c.fed // before its first request the server says so without having read
 	case fasthttp.StateIdle:
+		c.between = true
 		c.answered()
 	case fasthttp.StateClosed:
 		if c.state.Swap(closed) != closed {
@@ -157,24 +186,38 @@ func (c *connection) Read(p []byte) (int, error) {
 	for {
 		n, err := c.wire.read(c.TCPConn, p)
 		if err != nil {
+			if c.laned.Load() {
+				err = io.EOF // the visitor was answered and is gone; the server takes him for one who never asked, and would complain
+			}
 			return n, err
 		}
 		// The rest of a request that the server has begun to read finds the connection answering, or leaving.
 		if !c.state.CompareAndSwap(waiting, answering) && c.state.Load() == closed {
 			return 0, net.ErrClosed
 		}
-		if !c.between || c.all.ending.Load() {
-			return n, nil
+		taken := false
+		if c.between && !c.all.ending.Load() {
+			taken, err = c.all.handler.take(c, p[:n])
 		}
-		taken, err := c.all.handler.take(c, p[:n])
 		if !taken {
+			c.between, c.fed = false, true
+			if c.laned.Load() {
+				c.laned.Store(false)
+				c.readBy.at.Store(time.Now().Add(c.all.limits.Request).UnixNano()) // the server set it when the connection was new
+			}
 			return n, nil // answering, until the server says that it waits again
+		}
+		if !c.fed && !c.laned.Load() {
+			c.laned.Store(true)
 		}
 		if !c.answered() {
 			return 0, net.ErrClosed
 		}
 		if err != nil {
 			return 0, err
+		}
+		if !c.fed && c.all.ending.Load() {
+			return 0, io.EOF // leave may have come by too early
 		}
 	}
 }

@@ -14,8 +14,7 @@ import (
 	"spillway.dev/redirector/target"
 )
 
-// The lane is the short way for what nearly all requests are: a plain click of a known link, or a plain view of a known profile, on a connection that has
-// been used before.
+// The lane is the short way for what nearly all requests are: a plain click of a known link, or a plain view of a known profile.
 //
 //	request = "GET /" (("l" / "q") "/" code / handle) ["?" query] " HTTP/1.1" CRLF *(name ":" value CRLF) CRLF
 //

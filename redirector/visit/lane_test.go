@@ -3,6 +3,7 @@ package visit
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -268,7 +269,7 @@ func TestConnectionsOfAllKinds(t *testing.T) {
 	}
 }
 
-// TestTheLaneIsUsed: on a connection that has been used, clicks do not reach the server.
+// TestTheLaneIsUsed: clicks do not reach the server.
 func TestTheLaneIsUsed(t *testing.T) {
 	s := serve(t, page.Rendered, Limits{})
 	c, err := net.Dial("tcp", s.address)
@@ -290,7 +291,67 @@ func TestTheLaneIsUsed(t *testing.T) {
 			found = f.GetMetric()[0].GetCounter().GetValue()
 		}
 	}
-	require.InDelta(t, 4, found, 0, "the first request of a connection is the server's")
+	require.InDelta(t, 5, found, 0)
+}
+
+// TestTheServerTakesOverFromTheLane: the server holds a connection, of which only the lane has answered requests, for one that never asked.
+func TestTheServerTakesOverFromTheLane(t *testing.T) {
+	click := func(address string) (net.Conn, *bufio.Reader) {
+		c, err := net.Dial("tcp", address)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = c.Close() })
+		require.NoError(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+		_, err = io.WriteString(c, "GET /l/off HTTP/1.1\r\n"+plainHeader)
+		require.NoError(t, err)
+		in := bufio.NewReader(c)
+		response, err := http.ReadResponse(in, nil)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusFound, response.StatusCode)
+		return c, in
+	}
+	t.Run("idle", func(t *testing.T) {
+		_, in := click(serve(t, page.Rendered, Limits{Idle: 20 * time.Millisecond}).address)
+		rest, err := io.ReadAll(in)
+		require.NoError(t, err)
+		require.Empty(t, rest, "nobody is told off for having asked nothing more")
+	})
+	t.Run("slow", func(t *testing.T) {
+		c, in := click(serve(t, page.Rendered, Limits{Request: 20 * time.Millisecond}).address)
+		_, err := io.WriteString(c, "GET /l/o")
+		require.NoError(t, err)
+		response, err := http.ReadResponse(in, nil)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusRequestTimeout, response.StatusCode)
+	})
+	t.Run("not the lane's", func(t *testing.T) {
+		c, in := click(serve(t, page.Rendered, Limits{}).address)
+		_, err := io.WriteString(c, "GET /l/off HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+		require.NoError(t, err)
+		response, err := http.ReadResponse(in, nil)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusFound, response.StatusCode)
+		rest, err := io.ReadAll(in)
+		require.NoError(t, err)
+		require.Empty(t, rest)
+	})
+	t.Run("the end of the service", func(t *testing.T) {
+		h, err := NewHandler(options(t, &keeper{}, page.Rendered))
+		require.NoError(t, err)
+		server, err := NewServer(h, Limits{})
+		require.NoError(t, err)
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { done <- server.Run(ctx, listener, time.Hour) }()
+		_, in := click(listener.Addr().String())
+		cancel()
+		rest, err := io.ReadAll(in)
+		require.NoError(t, err)
+		require.Empty(t, rest)
+		require.NoError(t, <-done, "it waits for nobody who was answered")
+	})
 }
 
 // TestWhatWasRecordedIsAnswered closes connections, as the end of the service does, while clicks are being answered.
@@ -327,6 +388,22 @@ func TestWhatWasRecordedIsAnswered(t *testing.T) {
 			sum += <-answered
 		}
 		require.Equal(t, sum, len(s.journal.take()))
+	}
+}
+
+func TestAServiceThatEndsAtOnceAcceptsNobody(t *testing.T) {
+	for range 50 {
+		h, err := NewHandler(options(t, &keeper{}, page.Rendered))
+		require.NoError(t, err)
+		server, err := NewServer(h, Limits{})
+		require.NoError(t, err)
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		require.NoError(t, server.Run(ctx, listener, time.Hour))
+		_, err = net.Dial("tcp", listener.Addr().String())
+		require.Error(t, err)
 	}
 }
 

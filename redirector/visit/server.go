@@ -89,10 +89,17 @@ func (s *Server) Run(ctx context.Context, listener net.Listener, grace time.Dura
 	case <-ctx.Done():
 	}
 	visitors.ending.Store(true)
+	if err := visitors.Close(); err != nil { // also if the server has not begun to accept, and would not know what to shut down
+		return fmt.Errorf("stop accepting visitors: %w", err)
+	}
+	visitors.leave()
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	if err := s.server.ShutdownWithContext(stop); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("stop serving visitors: %w", err)
+	}
+	if err := <-served; err != nil {
+		return fmt.Errorf("serve visitors: %w", err)
 	}
 	return nil
 }
