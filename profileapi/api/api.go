@@ -3,6 +3,7 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -42,6 +43,7 @@ type API struct {
 	public   string // base of the visitors' addresses, without a slash at its end
 	log      *slog.Logger
 	now      func() time.Time
+	patience time.Duration // with the store of timelines
 
 	annotations *annotation.Store
 	shares      *share.Store
@@ -82,6 +84,9 @@ type Options struct {
 	Public  string
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
+	// Patience is how long the store of timelines may take for an answer: what has not come then is said to be missing, and the rest is
+	// told. Zero: 6 s.
+	Patience time.Duration
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -91,7 +96,7 @@ func New(o Options) (*API, error) {
 	a := &API{
 		accounts: o.Accounts, profiles: o.Profiles, pool: o.Pool, reader: o.Reader, hub: o.Hub, limiter: o.Limit, cookie: o.Cookie,
 		annotations: annotation.NewStore(o.Pool), shares: share.NewStore(o.Pool), alerts: alert.NewStore(o.Pool), exports: o.Exports, private: o.PrivateWebhooks, letters: o.Mail, stopping: o.Stopping,
-		public: strings.TrimRight(o.Public, "/"), log: o.Log, now: o.Now,
+		public: strings.TrimRight(o.Public, "/"), log: o.Log, now: o.Now, patience: cmp.Or(o.Patience, 6*time.Second),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "spillway_profileapi_requests_total", Help: "Requests by operation and class of status."}, []string{"operation", "status"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{

@@ -53,6 +53,12 @@ func newCreator(t *testing.T) *creator {
 
 func newCreatorOn(t *testing.T, where engines.Addresses, exporting ...export.Options) *creator {
 	t.Helper()
+	return newCreatorWith(t, where, 0, exporting...)
+}
+
+// newCreatorWith has its own patience with ClickHouse.
+func newCreatorWith(t *testing.T, where engines.Addresses, patience time.Duration, exporting ...export.Options) *creator {
+	t.Helper()
 	require.NoError(t, postgres.Migrate(t.Context(), where.Database))
 	pool, err := where.OpenPostgres(t.Context(), 4)
 	require.NoError(t, err)
@@ -77,7 +83,7 @@ func newCreatorOn(t *testing.T, where engines.Addresses, exporting ...export.Opt
 		Mail: true, Pool: pool, Accounts: account.NewStore(pool), Reader: reader, Hub: hub, Exports: exports, Public: "https://lnk.example/",
 		Profiles: profile.NewStore(pool, profile.NewRules([]string{"https://lnk.example"}, []string{"127.0.0.1:8080"})),
 		Limit:    limit.New(limit.Policy{Name: "default", Quota: 1000, Window: time.Minute}, nil), Cookie: "spillway",
-		Log: silent, Metrics: c.metrics, Stopping: running.Done(),
+		Patience: patience, Log: silent, Metrics: c.metrics, Stopping: running.Done(),
 	})
 	require.NoError(t, err)
 	c.contract = newContract(t, a.Document())

@@ -318,13 +318,20 @@ func versionOf(answer any) (string, error) {
 	return hex.EncodeToString(sum[:12]), nil
 }
 
+// report leaves time for the rest of the answer when the store of timelines hangs.
+func (a *API) report(ctx context.Context, ask insight.Ask) (*insight.Report, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.patience)
+	defer cancel()
+	return a.reader.Report(ctx, ask, a.log)
+}
+
 func (a *API) insights(ctx context.Context, p profile.Profile, in *insightsInput) (*Insights, error) {
 	ask, zone, err := in.ask(p, a.now())
 	if err != nil {
 		return nil, err
 	}
 	ask.Compare = in.Compare == "previous"
-	r, err := a.reader.Report(ctx, ask, a.log)
+	r, err := a.report(ctx, ask)
 	if err != nil {
 		return nil, err
 	}

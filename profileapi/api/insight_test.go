@@ -6,7 +6,9 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -227,6 +229,22 @@ func TestSharesSeeOneProfilesNumbersAndNothingElse(t *testing.T) {
 		return v.as(brief.body["token"].(string)).send("GET", v.path("/insights"), nil).StatusCode == 401
 	}, 3*time.Second, 50*time.Millisecond)
 	v.must(422, "POST", v.path("/shares"), map[string]any{"name": "past", "expires_at": "2001-01-01T00:00:00Z"})
+}
+
+// A ClickHouse that takes questions and never answers takes away what it has, not what PostgreSQL has.
+func TestAStoreThatHangsTakesOnlyTimelinesAway(t *testing.T) {
+	hanging := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	}))
+	t.Cleanup(hanging.Close)
+	c := newCreatorWith(t, engines.Addresses{Database: enginetest.Postgres(t), ClickHouse: hanging.URL + "/spillway"}, 200*time.Millisecond)
+	id := c.profile("ada")
+	c.must(201, "POST", "/v1/profiles/"+id+"/annotations", map[string]any{"text": "A talk", "time": time.Now().UTC().Add(-time.Hour).Format(time.RFC3339)})
+	a := c.must(200, "GET", "/v1/profiles/"+id+"/insights", nil)
+	require.NotNil(t, a.body["lifetime"])
+	require.NotEmpty(t, a.body["unavailable"])
+	require.NotEmpty(t, a.body["annotations"])
 }
 
 func TestAnnotationsByHandAndByChange(t *testing.T) {

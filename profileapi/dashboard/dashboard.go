@@ -12,6 +12,7 @@ package dashboard
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -59,7 +60,10 @@ type Options struct {
 	Mail bool
 	// PrivateWebhooks lets webhooks lead to this machine and the network around it, and over http.
 	PrivateWebhooks bool
-	Log             *slog.Logger
+	// Patience is how long the store of timelines may take for a page: what has not come then is said to be missing, and the rest is
+	// shown. Zero: 6 s.
+	Patience time.Duration
+	Log      *slog.Logger
 	// Stopping ends open event streams; nil: never.
 	Stopping <-chan struct{}
 }
@@ -93,6 +97,7 @@ func New(o Options) (*Dashboard, error) {
 		signInsFrom: limit.New(limit.Policy{Name: "sign-in", Quota: 100, Window: 15 * time.Minute}, nil),
 		signUps:     limit.New(limit.Policy{Name: "sign-up", Quota: 30, Window: time.Hour}, nil),
 	}
+	d.Patience = cmp.Or(d.Patience, 6*time.Second)
 	d.Public = strings.TrimRight(d.Public, "/")
 	origin, err := url.Parse(o.Origin)
 	if err != nil || origin.Host == "" || origin.Scheme != "http" && origin.Scheme != "https" {

@@ -116,7 +116,7 @@ func (d *Dashboard) numbers(ctx context.Context, v viewer, query url.Values) (*n
 	q := v.read(query, time.Now())
 	key := fmt.Sprint(v.mode, " ", v.base, " ", v.ID, " ", v.UpdatedAt.UnixMicro(), " ", q.values.Encode())
 	return d.reports.get(key, func() (*numbers, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.Patience+4*time.Second)
 		defer cancel()
 		return d.readNumbers(ctx, v, q)
 	})
@@ -125,8 +125,15 @@ func (d *Dashboard) numbers(ctx context.Context, v viewer, query url.Values) (*n
 // mostGaps is how many gaps are told of above the numbers.
 const mostGaps = 3
 
+// report leaves time for the rest of the page when the store of timelines hangs.
+func (d *Dashboard) report(ctx context.Context, q request) (*insight.Report, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.Patience)
+	defer cancel()
+	return d.Reader.Report(ctx, q.ask, d.Log)
+}
+
 func (d *Dashboard) readNumbers(ctx context.Context, v viewer, q request) (*numbers, error) {
-	r, err := d.Reader.Report(ctx, q.ask, d.Log)
+	r, err := d.report(ctx, q)
 	if err != nil {
 		return nil, err
 	}
