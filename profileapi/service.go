@@ -2,6 +2,7 @@
 package profileapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 	"spillway.dev/profileapi/dashboard"
 	"spillway.dev/profileapi/export"
 	"spillway.dev/profileapi/insight"
+	"spillway.dev/profileapi/leader"
 	"spillway.dev/profileapi/limit"
 	"spillway.dev/profileapi/live"
 	"spillway.dev/profileapi/mail"
@@ -37,7 +39,7 @@ import (
 // Config of the service.
 type Config struct {
 	Listen      string   `name:"api-listen" env:"SPILLWAY_API_LISTEN" default:"127.0.0.1:8081" placeholder:"HOST:PORT" help:"Where creators reach the dashboard and the API."`
-	Public      string   `name:"public-url" env:"SPILLWAY_PUBLIC_URL" default:"http://127.0.0.1:8080" placeholder:"URL" help:"Base URL under which visitors reach pages and links."`
+	Public      string   `name:"public-url" env:"SPILLWAY_PUBLIC_URL" placeholder:"URL" help:"Base URL under which visitors reach pages and links. Empty: http://127.0.0.1:8080; in 'spillway run' its own visitors' address."`
 	Visitors    []string `name:"own-addresses" env:"SPILLWAY_OWN_ADDRESSES" sep:"," placeholder:"HOST:PORT" help:"Further addresses under which the redirectors are reached. A link to a tracked link of ours is refused: it could lead in a circle."`
 	Demo        string   `name:"demo-profile" env:"SPILLWAY_DEMO_PROFILE" placeholder:"HANDLE" help:"Profile whose numbers the page at / shows to everybody. Empty: none."`
 	Origin      string   `name:"dashboard-url" env:"SPILLWAY_DASHBOARD_URL" placeholder:"URL" help:"Base URL under which creators reach the dashboard. With https, cookies are sent over https only. Default: http and the address of api-listen."`
@@ -70,6 +72,7 @@ type Service struct {
 // New checks the configuration and takes the address, so that a port in use is known before anything else starts. It waits for no
 // engine. metrics and health get what this service has to say.
 func New(ctx context.Context, config Config, where engines.Addresses, log *slog.Logger, metrics prometheus.Registerer, health *admin.Health) (_ *Service, err error) {
+	config.Public = cmp.Or(config.Public, "http://127.0.0.1:8080")
 	public, err := url.Parse(config.Public)
 	if err != nil || public.Host == "" || public.Scheme != "http" && public.Scheme != "https" || public.RawQuery != "" || public.Fragment != "" {
 		return nil, fmt.Errorf("public URL %q: use http://HOST or https://HOST (SPILLWAY_PUBLIC_URL)", config.Public)
@@ -119,7 +122,7 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 		}
 	}
 	s.alerts = alert.NewWatch(s.pool, reader, alert.Options{Mail: post != nil}, log)
-	s.notes = annotation.NewWatch(s.pool, reader, annotation.Options{}, log)
+	s.notes = annotation.NewWatch(s.pool, reader)
 	var quota *limit.Limiter
 	if config.Rate > 0 {
 		quota = limit.New(limit.Policy{Name: "default", Quota: config.Rate, Window: time.Minute}, nil)
@@ -212,9 +215,13 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 		close(s.migrated)
 		workers.Go(func() { s.hub.Run(working) })
-		workers.Go(func() { s.alerts.Run(working) })
 		workers.Go(func() { s.outbox.Run(working) })
-		workers.Go(func() { s.notes.Run(working) })
+		workers.Go(func() {
+			leader.Every(working, 10*time.Second, s.pool, leader.Alerts, s.log.With("part", "alerts"), s.alerts.Round)
+		})
+		workers.Go(func() {
+			leader.Every(working, 20*time.Second, s.pool, leader.Annotations, s.log.With("part", "annotations"), s.notes.Round)
+		})
 	})
 
 	select {

@@ -155,12 +155,9 @@ func (s *Store) Create(ctx context.Context, accountID int64, name string, scopes
 
 // List returns an account's tokens that were not revoked, oldest first.
 func (s *Store) List(ctx context.Context, accountID int64) ([]Token, error) {
-	rows, err := s.pool.Query(ctx, `
+	rows, _ := s.pool.Query(ctx, `
 		SELECT id, account_id, name, scopes, created_at, expires_at, revoked_at FROM tokens
-		WHERE account_id = $1 AND revoked_at IS NULL ORDER BY id`, accountID)
-	if err != nil {
-		return nil, fmt.Errorf("list tokens: %w", err)
-	}
+		WHERE account_id = $1 AND revoked_at IS NULL ORDER BY id`, accountID) // CollectRows tells of its error
 	tokens, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Token])
 	if err != nil {
 		return nil, fmt.Errorf("list tokens: %w", err)

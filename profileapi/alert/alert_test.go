@@ -137,8 +137,8 @@ func TestAnAlertReachesItsWebhookSignedAndOnce(t *testing.T) {
 	// Two processes look, and two send.
 	for range 2 {
 		w := NewWatch(c.pool, nil, Options{Now: thursday}, silent)
-		require.NoError(t, w.round(ctx))
-		require.NoError(t, w.round(ctx))
+		require.NoError(t, w.Round(ctx))
+		require.NoError(t, w.Round(ctx))
 	}
 	one, other := outbox(t, c, OutboxOptions{Private: true}), outbox(t, c, OutboxOptions{Private: true})
 	for range 4 {
@@ -214,7 +214,7 @@ func TestADeliveryOfADeadProcessIsSentByAnother(t *testing.T) {
 	t.Cleanup(server.Close)
 	_, _, err := NewStore(c.pool).AddWebhook(t.Context(), c.profile, server.URL)
 	require.NoError(t, err)
-	require.NoError(t, NewWatch(c.pool, nil, Options{Now: thursday}, silent).round(t.Context()))
+	require.NoError(t, NewWatch(c.pool, nil, Options{Now: thursday}, silent).Round(t.Context()))
 	dead, alive := outbox(t, c, OutboxOptions{Private: true}), outbox(t, c, OutboxOptions{Private: true})
 	taken, err := dead.take(t.Context())
 	require.NoError(t, err)

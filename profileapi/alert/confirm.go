@@ -99,13 +99,10 @@ type asked struct {
 
 // confirmations sends the letters that ask for confirmation and are due.
 func (o *Outbox) confirmations(ctx context.Context) error {
-	rows, err := o.pool.Query(ctx, `
+	rows, _ := o.pool.Query(ctx, `
 		WITH taken AS (SELECT account_id FROM confirmations WHERE next_at <= now() ORDER BY next_at LIMIT $1 FOR UPDATE SKIP LOCKED)
 		UPDATE confirmations n SET attempts = n.attempts + 1, next_at = now() + $2::interval FROM taken t JOIN accounts a ON a.id = t.account_id
-		WHERE n.account_id = t.account_id RETURNING n.account_id, n.letters, n.attempts, a.email, a.email_confirmed_at IS NOT NULL`, together, lease)
-	if err != nil {
-		return fmt.Errorf("look for addresses to confirm: %w", err)
-	}
+		WHERE n.account_id = t.account_id RETURNING n.account_id, n.letters, n.attempts, a.email, a.email_confirmed_at IS NOT NULL`, together, lease) // CollectRows tells of its error
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[asked])
 	if err != nil {
 		return fmt.Errorf("look for addresses to confirm: %w", err)

@@ -124,7 +124,7 @@ func TestAnAlertGoesByMailOnceAndCanBeUnsubscribedFrom(t *testing.T) {
 	one, other := outbox(t, c, options), outbox(t, c, options)
 	look := func() {
 		for range 2 {
-			require.NoError(t, NewWatch(c.pool, nil, Options{Now: thursday, Mail: true}, silent).round(ctx))
+			require.NoError(t, NewWatch(c.pool, nil, Options{Now: thursday, Mail: true}, silent).Round(ctx))
 		}
 	}
 	c.counted(t, 1000, 0)
@@ -209,7 +209,7 @@ func TestNothingButAQuestionGoesToAnAddressThatIsNotConfirmed(t *testing.T) {
 	look := func(views int64) {
 		c.counted(t, views, 0)
 		for range 2 {
-			require.NoError(t, NewWatch(c.pool, nil, Options{Now: thursday, Mail: true}, silent).round(ctx))
+			require.NoError(t, NewWatch(c.pool, nil, Options{Now: thursday, Mail: true}, silent).Round(ctx))
 		}
 	}
 	again := func() {
@@ -285,7 +285,7 @@ func TestNothingButAQuestionGoesToAnAddressThatIsNotConfirmed(t *testing.T) {
 func TestWithoutAServerNothingWaitsForOne(t *testing.T) {
 	c := newCreator(t, engines.Addresses{Database: enginetest.Postgres(t)})
 	c.counted(t, 1000, 0)
-	require.NoError(t, NewWatch(c.pool, nil, Options{Now: thursday}, silent).round(t.Context()))
+	require.NoError(t, NewWatch(c.pool, nil, Options{Now: thursday}, silent).Round(t.Context()))
 	var alerts, deliveries int
 	require.NoError(t, c.pool.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM alerts), (SELECT count(*) FROM deliveries)`).Scan(&alerts, &deliveries))
 	require.Equal(t, 1, alerts)

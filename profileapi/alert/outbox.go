@@ -33,13 +33,10 @@ type Delivery struct {
 
 // Deliveries lists the latest deliveries of a webhook, the latest first.
 func (s *Store) Deliveries(ctx context.Context, profile, webhook int64, limit int) ([]Delivery, error) {
-	rows, err := s.pool.Query(ctx, `
+	rows, _ := s.pool.Query(ctx, `
 		SELECT d.id, d.alert_id, a.kind, d.attempts, d.next_at, d.delivered_at, d.last_status, d.last_error FROM deliveries d
 		JOIN webhooks w ON w.id = d.webhook_id JOIN alerts a ON a.id = d.alert_id
-		WHERE w.profile_id = $1 AND w.id = $2 ORDER BY d.id DESC LIMIT $3`, profile, webhook, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list deliveries of webhook %d: %w", webhook, err)
-	}
+		WHERE w.profile_id = $1 AND w.id = $2 ORDER BY d.id DESC LIMIT $3`, profile, webhook, limit) // CollectRows tells of its error
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Delivery])
 	if err != nil {
 		return nil, fmt.Errorf("list deliveries of webhook %d: %w", webhook, err)
@@ -198,7 +195,7 @@ func (o *Outbox) prepare(ctx context.Context) error {
 }
 
 func (o *Outbox) take(ctx context.Context) ([]due, error) {
-	rows, err := o.pool.Query(ctx, `
+	rows, _ := o.pool.Query(ctx, `
 		WITH taken AS (SELECT id, alert_id, webhook_id FROM deliveries WHERE next_at <= now() AND ($1 OR webhook_id IS NOT NULL)
 			ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED)
 		UPDATE deliveries d SET attempts = d.attempts + 1, next_at = now() + $3::interval
@@ -208,10 +205,7 @@ func (o *Outbox) take(ctx context.Context) ([]due, error) {
 		RETURNING d.id, a.id, p.id, d.attempts, t.webhook_id, h.url, h.secret, c.email,
 			p.deleted_at IS NOT NULL OR h.deleted_at IS NOT NULL
 				OR t.webhook_id IS NULL AND (c.email IS NULL OR c.email_confirmed_at IS NULL OR NOT coalesce(CASE WHEN a.kind = $4 THEN m.weekly ELSE m.alerts END, true)),
-			a.kind, a.text, p.handle, p.title, a.details, a.at`, o.mailer != nil, together, lease, Weekly)
-	if err != nil {
-		return nil, fmt.Errorf("look for messages to send: %w", err)
-	}
+			a.kind, a.text, p.handle, p.title, a.details, a.at`, o.mailer != nil, together, lease, Weekly) // CollectRows tells of its error
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d due, err error) {
 		err = row.Scan(&d.delivery, &d.alert, &d.profile, &d.tried, &d.webhook, &d.url, &d.secret, &d.email, &d.unwanted, &d.kind, &d.text, &d.handle, &d.title, &d.details, &d.at)
 		return d, err

@@ -13,13 +13,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"spillway.dev/profileapi/insight"
-	"spillway.dev/profileapi/leader"
 )
 
 // Options of a watch. The zero value is usable.
 type Options struct {
-	// Every is how often it looks; zero: 10 s.
-	Every time.Duration
 	// Mail gives alerts on their way by mail too.
 	Mail bool
 	// Now is the clock; nil: time.Now.
@@ -32,7 +29,6 @@ type Watch struct {
 	store   *Store
 	reader  *insight.Reader
 	log     *slog.Logger
-	every   time.Duration
 	mail    bool
 	now     func() time.Time
 	checked time.Time // the hour that was compared last
@@ -48,25 +44,17 @@ type counter struct {
 	name    string
 }
 
-// NewWatch returns a watch; it works while Run does.
+// NewWatch returns a watch; each Round is a look at everything.
 func NewWatch(pool *pgxpool.Pool, reader *insight.Reader, o Options, log *slog.Logger) *Watch {
-	if o.Every == 0 {
-		o.Every = 10 * time.Second
-	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Watch{pool: pool, store: NewStore(pool), reader: reader, log: log, every: o.Every, mail: o.Mail, now: o.Now,
+	return &Watch{pool: pool, store: NewStore(pool), reader: reader, log: log, mail: o.Mail, now: o.Now,
 		told: map[counter]int64{}, quiet: map[int64]string{}}
 }
 
-// Run works until ctx ends, whenever no other process does.
-func (w *Watch) Run(ctx context.Context) {
-	leader.Every(ctx, w.every, w.pool, leader.Alerts, w.log.With("part", "alerts"), w.round)
-}
-
-// round looks at everything once.
-func (w *Watch) round(ctx context.Context) error {
+// Round looks once. It is one process's at a time (leader.Alerts).
+func (w *Watch) Round(ctx context.Context) error {
 	if err := w.milestones(ctx); err != nil {
 		return err
 	}
@@ -108,12 +96,9 @@ const mostTold = 100_000
 
 // milestones tells of lifetime numbers that have become round. Profiles whose numbers changed just now are looked at.
 func (w *Watch) milestones(ctx context.Context) error {
-	rows, err := w.pool.Query(ctx, `
+	rows, _ := w.pool.Query(ctx, `
 		SELECT c.profile_id, c.views, c.clicks FROM profile_counters c JOIN profiles p ON p.id = c.profile_id AND p.deleted_at IS NULL
-		WHERE c.class = 'person' AND c.as_of > now() - interval '10 minutes' AND (c.views >= 100 OR c.clicks >= 100)`)
-	if err != nil {
-		return fmt.Errorf("look for milestones: %w", err)
-	}
+		WHERE c.class = 'person' AND c.as_of > now() - interval '10 minutes' AND (c.views >= 100 OR c.clicks >= 100)`) // CollectRows tells of its error
 	type counted struct{ Profile, Views, Clicks int64 }
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[counted])
 	if err != nil {
@@ -172,12 +157,9 @@ func (w *Watch) hours(ctx context.Context, end time.Time) (known bool, err error
 	if err != nil {
 		return false, fmt.Errorf("look up to when all is known: %w", err)
 	}
-	rows, err := w.pool.Query(ctx, `
+	rows, _ := w.pool.Query(ctx, `
 		SELECT DISTINCT c.profile_id FROM profile_counters c JOIN profiles p ON p.id = c.profile_id AND p.deleted_at IS NULL
-		WHERE c.class = 'person' AND c.as_of > $1::timestamptz - interval '3 hours' AND c.views + c.clicks >= 50 LIMIT 10000`, end)
-	if err != nil {
-		return false, fmt.Errorf("look for spikes: %w", err)
-	}
+		WHERE c.class = 'person' AND c.as_of > $1::timestamptz - interval '3 hours' AND c.views + c.clicks >= 50 LIMIT 10000`, end) // CollectRows tells of its error
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
 		return false, fmt.Errorf("look for spikes: %w", err)

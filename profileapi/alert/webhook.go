@@ -60,10 +60,7 @@ func (s *Store) AddWebhook(ctx context.Context, profile int64, url string) (Webh
 
 // Webhooks lists a profile's webhooks.
 func (s *Store) Webhooks(ctx context.Context, profile int64) ([]Webhook, error) {
-	rows, err := s.pool.Query(ctx, `SELECT id, url, created_at FROM webhooks WHERE profile_id = $1 AND deleted_at IS NULL ORDER BY id`, profile)
-	if err != nil {
-		return nil, fmt.Errorf("list webhooks of profile %d: %w", profile, err)
-	}
+	rows, _ := s.pool.Query(ctx, `SELECT id, url, created_at FROM webhooks WHERE profile_id = $1 AND deleted_at IS NULL ORDER BY id`, profile) // CollectRows tells of its error
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Webhook])
 	if err != nil {
 		return nil, fmt.Errorf("list webhooks of profile %d: %w", profile, err)

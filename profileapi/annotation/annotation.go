@@ -86,15 +86,12 @@ func (s *Store) Create(ctx context.Context, profile int64, at time.Time, link *i
 // List returns up to limit annotations of [from, to), the latest first, those before the id before if that is not zero: the profile's and,
 // since it was made, those of all profiles.
 func (s *Store) List(ctx context.Context, profile int64, from, to time.Time, before int64, limit int) ([]Annotation, error) {
-	rows, err := s.pool.Query(ctx, `
+	rows, _ := s.pool.Query(ctx, `
 		SELECT id, at, until, kind, link_id, text FROM annotations
 		WHERE (profile_id = $1 OR profile_id IS NULL AND coalesce(until, at) >= (SELECT created_at FROM profiles WHERE id = $1))
 			AND (at >= $2 OR kind = $6 AND until >= $2) AND at < $3
 			AND ($4 = 0 OR (at, id) < (SELECT at, id FROM annotations WHERE (profile_id = $1 OR profile_id IS NULL) AND id = $4))
-		ORDER BY at DESC, id DESC LIMIT $5`, profile, from, to, before, limit, Gap)
-	if err != nil {
-		return nil, fmt.Errorf("list annotations of profile %d: %w", profile, err)
-	}
+		ORDER BY at DESC, id DESC LIMIT $5`, profile, from, to, before, limit, Gap) // CollectRows tells of its error
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Annotation])
 	if err != nil {
 		return nil, fmt.Errorf("list annotations of profile %d: %w", profile, err)

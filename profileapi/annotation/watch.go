@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"time"
 
@@ -13,37 +12,19 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"spillway.dev/profileapi/insight"
-	"spillway.dev/profileapi/leader"
 )
-
-// Options of a watch. The zero value is usable.
-type Options struct {
-	// Every is how often it looks; zero: 20 s.
-	Every time.Duration
-}
 
 // Watch notes what changed the numbers of all profiles: times of which events are missing, and new counting rules.
 type Watch struct {
 	pool   *pgxpool.Pool
 	reader *insight.Reader
-	every  time.Duration
-	log    *slog.Logger
 }
 
-// NewWatch returns a watch; it works while Run does.
-func NewWatch(pool *pgxpool.Pool, reader *insight.Reader, o Options, log *slog.Logger) *Watch {
-	if o.Every == 0 {
-		o.Every = 20 * time.Second
-	}
-	return &Watch{pool: pool, reader: reader, every: o.Every, log: log.With("part", "annotations")}
-}
+// NewWatch returns a watch; each Round is a look at everything.
+func NewWatch(pool *pgxpool.Pool, reader *insight.Reader) *Watch { return &Watch{pool, reader} }
 
-// Run works until ctx ends, whenever no other process does.
-func (w *Watch) Run(ctx context.Context) {
-	leader.Every(ctx, w.every, w.pool, leader.Annotations, w.log, w.round)
-}
-
-func (w *Watch) round(ctx context.Context) error {
+// Round looks once. It is one process's at a time (leader.Annotations).
+func (w *Watch) Round(ctx context.Context) error {
 	return errors.Join(w.gaps(ctx), w.rules(ctx))
 }
 

@@ -2,7 +2,6 @@ package annotation
 
 import (
 	"encoding/json"
-	"log/slog"
 	"testing"
 	"time"
 
@@ -28,7 +27,7 @@ func TestWhatChangedTheNumbersIsNotedByItself(t *testing.T) {
 	conn, err := clickhouse.Open(options)
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
-	w := NewWatch(pool, insight.NewReader(conn, pool, layout), Options{}, slog.New(slog.DiscardHandler))
+	w := NewWatch(pool, insight.NewReader(conn, pool, layout))
 	store := NewStore(pool)
 	var profile, young, link int64
 	create := `WITH a AS (INSERT INTO accounts DEFAULT VALUES RETURNING id) INSERT INTO profiles (account_id, handle, title, created_at) SELECT id, $1, $1, $2 FROM a RETURNING id`
@@ -37,7 +36,7 @@ func TestWhatChangedTheNumbersIsNotedByItself(t *testing.T) {
 	require.NoError(t, pool.QueryRow(ctx, create, "bob", now.Add(-time.Minute)).Scan(&young))
 	list := func(of int64, from, to time.Time) (kinds []string, all []Annotation) {
 		t.Helper()
-		require.NoError(t, w.round(ctx))
+		require.NoError(t, w.Round(ctx))
 		all, err := store.List(ctx, of, from, to, 0, 100)
 		require.NoError(t, err)
 		for _, a := range all {

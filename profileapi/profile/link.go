@@ -115,10 +115,7 @@ func (s *Store) Links(ctx context.Context, account, id int64) ([]Link, error) {
 	if _, err := s.Get(ctx, account, id); err != nil {
 		return nil, err
 	}
-	rows, err := s.pool.Query(ctx, `SELECT `+linkColumns+` FROM links WHERE profile_id = $1 AND deleted_at IS NULL ORDER BY position, id`, id)
-	if err != nil {
-		return nil, fmt.Errorf("list links of profile %d: %w", id, err)
-	}
+	rows, _ := s.pool.Query(ctx, `SELECT `+linkColumns+` FROM links WHERE profile_id = $1 AND deleted_at IS NULL ORDER BY position, id`, id) // CollectRows tells of its error
 	links, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Link, error) { return scanLink(row) })
 	if err != nil {
 		return nil, fmt.Errorf("list links of profile %d: %w", id, err)
@@ -230,10 +227,7 @@ func (s *Store) Reorder(ctx context.Context, account, id int64, order []int64) (
 		if _, err := locked(ctx, tx, account, id); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `SELECT id FROM links WHERE profile_id = $1 AND deleted_at IS NULL ORDER BY position, id`, id)
-		if err != nil {
-			return err
-		}
+		rows, _ := tx.Query(ctx, `SELECT id FROM links WHERE profile_id = $1 AND deleted_at IS NULL ORDER BY position, id`, id) // CollectRows tells of its error
 		have, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 		if err != nil {
 			return err

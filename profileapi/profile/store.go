@@ -134,11 +134,8 @@ func (s *Store) ByHandle(ctx context.Context, handle string) (Profile, error) {
 
 // List returns up to limit profiles of the account with an id above after, in the order of their ids.
 func (s *Store) List(ctx context.Context, account, after int64, limit int) ([]Profile, error) {
-	rows, err := s.pool.Query(ctx, `
-		SELECT `+columns+` FROM profiles WHERE account_id = $1 AND id > $2 AND deleted_at IS NULL ORDER BY id LIMIT $3`, account, after, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list profiles: %w", err)
-	}
+	rows, _ := s.pool.Query(ctx, `
+		SELECT `+columns+` FROM profiles WHERE account_id = $1 AND id > $2 AND deleted_at IS NULL ORDER BY id LIMIT $3`, account, after, limit) // CollectRows tells of its error
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Profile, error) { return scan(row) })
 	if err != nil {
 		return nil, fmt.Errorf("list profiles: %w", err)

@@ -56,10 +56,7 @@ func (s *Store) Create(ctx context.Context, profile int64, name string, expires 
 
 // List returns the shares that were not revoked, oldest first.
 func (s *Store) List(ctx context.Context, profile int64) ([]Share, error) {
-	rows, err := s.pool.Query(ctx, `SELECT id, name, created_at, expires_at FROM shares WHERE profile_id = $1 AND revoked_at IS NULL ORDER BY id`, profile)
-	if err != nil {
-		return nil, fmt.Errorf("list shares of profile %d: %w", profile, err)
-	}
+	rows, _ := s.pool.Query(ctx, `SELECT id, name, created_at, expires_at FROM shares WHERE profile_id = $1 AND revoked_at IS NULL ORDER BY id`, profile) // CollectRows tells of its error
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Share])
 	if err != nil {
 		return nil, fmt.Errorf("list shares of profile %d: %w", profile, err)
