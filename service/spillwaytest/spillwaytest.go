@@ -280,8 +280,14 @@ func (s *Spillway) Call(method, path string, body, answer any) error {
 	return nil
 }
 
-// Visit makes a visitor's request with these header fields, and returns the answer, whose body has been read. Redirects are not followed.
-func (s *Spillway) Visit(method, path string, header http.Header) (*http.Response, error) {
+// Answer is what a visitor got.
+type Answer struct {
+	Status int
+	Header http.Header
+}
+
+// Visit makes a visitor's request with these header fields. Redirects are not followed.
+func (s *Spillway) Visit(method, path string, header http.Header) (*Answer, error) {
 	request, err := http.NewRequestWithContext(context.Background(), method, s.URL(Visitors, path), nil)
 	if err != nil {
 		return nil, err
@@ -292,6 +298,8 @@ func (s *Spillway) Visit(method, path string, header http.Header) (*http.Respons
 		return nil, err
 	}
 	defer answer.Body.Close()
-	_, err = io.Copy(io.Discard, answer.Body)
-	return answer, err
+	if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+		return nil, err
+	}
+	return &Answer{answer.StatusCode, answer.Header}, nil
 }

@@ -47,7 +47,7 @@ func TestItGoesOnWhereItEnded(t *testing.T) {
 	require.Equal(t, token, s.Token)
 	answer, err := s.Visit(http.MethodGet, "/ada", nil)
 	require.NoError(t, err)
-	require.Equal(t, http.StatusOK, answer.StatusCode)
+	require.Equal(t, http.StatusOK, answer.Status)
 	status, err := s.Interrupt()
 	require.NoError(t, err)
 	require.Zero(t, status)

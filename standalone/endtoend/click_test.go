@@ -28,7 +28,7 @@ func (s *standalone) visits(n int, path string, status int) int64 {
 	for range 8 {
 		wait.Go(func() {
 			for next.Add(1) <= int64(n) {
-				if response, err := s.visit(http.MethodGet, path); err == nil && response.StatusCode == status {
+				if response, err := s.visit(http.MethodGet, path); err == nil && response.Status == status {
 					answered.Add(1)
 				}
 			}
@@ -88,13 +88,14 @@ func TestTheWayOfOneClick(t *testing.T) {
 	for i := range 3 {
 		var l link
 		s.api("POST", "/v1/profiles/"+p.ID+"/links", map[string]string{"title": fmt.Sprintf("Link %d", i), "url": fmt.Sprintf("https://example.com/%d", i)}, &l, http.StatusCreated)
+		require.Equal(t, s.URL(spillwaytest.Visitors, "/l/"+l.Code), l.Tracked)
 		links = append(links, l)
 	}
 
 	s.eventually("the page is there", func() error {
 		response, err := s.visit(http.MethodGet, "/ada")
-		if err == nil && response.StatusCode != http.StatusOK {
-			err = fmt.Errorf("status %d", response.StatusCode)
+		if err == nil && response.Status != http.StatusOK {
+			err = fmt.Errorf("status %d", response.Status)
 		}
 		return err
 	})
@@ -102,7 +103,7 @@ func TestTheWayOfOneClick(t *testing.T) {
 	for i, l := range links {
 		response, err := s.visit(http.MethodGet, "/l/"+l.Code)
 		require.NoError(t, err)
-		require.Equal(t, http.StatusFound, response.StatusCode)
+		require.Equal(t, http.StatusFound, response.Status)
 		require.Equal(t, fmt.Sprintf("https://example.com/%d", i), response.Header.Get("Location"))
 		require.Equal(t, "private, no-store", response.Header.Get("Cache-Control"))
 	}
@@ -190,8 +191,8 @@ func TestKillNineOfTheTreeLosesAndDoublesNothing(t *testing.T) {
 	s.eventually("the link is there", func() error {
 		response, err := s.visit(http.MethodHead, "/l/"+l.Code)
 		if err == nil {
-			if response.StatusCode != http.StatusFound {
-				err = fmt.Errorf("status %d", response.StatusCode)
+			if response.Status != http.StatusFound {
+				err = fmt.Errorf("status %d", response.Status)
 			}
 		}
 		return err

@@ -128,6 +128,8 @@ type link struct {
 	ID   string `json:"id"`
 	Code string `json:"code"`
 	URL  string `json:"url"`
+	// Tracked is where visitors find it.
+	Tracked string `json:"tracked_url"`
 }
 
 type insights struct {
@@ -158,6 +160,6 @@ func (s *standalone) insights(p profile) insights {
 
 const browser = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1"
 
-func (s *standalone) visit(method, path string) (*http.Response, error) {
+func (s *standalone) visit(method, path string) (*spillwaytest.Answer, error) {
 	return s.Visit(method, path, http.Header{"User-Agent": {browser}})
 }

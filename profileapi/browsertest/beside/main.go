@@ -16,7 +16,6 @@ import (
 	"os/exec"
 
 	"spillway.dev/profileapi/browsertest/stage"
-	"spillway.dev/service/spillwaytest"
 )
 
 func main() {
@@ -51,23 +50,11 @@ func run(command []string) error {
 		}
 		links = append(links, link.ID)
 	}
-	// The first visit brings a term, which what is made up needs.
-	if err := s.Visit("/ada", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "", ""); err != nil {
+	replayed, err := s.Replay("../bench/replay/testdata/apache_logs")
+	if err != nil {
 		return err
 	}
-	if err := spillwaytest.Eventually(func() error {
-		var in struct{ Lifetime struct{ Views int } }
-		if err := s.Call("GET", "/v1/profiles/"+made.ID+"/insights", nil, &in); err != nil {
-			return err
-		}
-		if in.Lifetime.Views == 0 {
-			return errors.New("the visit is not counted")
-		}
-		return nil
-	}); err != nil {
-		return err
-	}
-	if err := s.Past(made.ID, links, 20); err != nil {
+	if err := s.Past(made.ID, links, replayed, 20); err != nil {
 		return err
 	}
 	c := exec.Command(command[0], command[1:]...)

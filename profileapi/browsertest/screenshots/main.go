@@ -25,15 +25,16 @@ import (
 )
 
 func main() {
+	log := flag.String("log", "../bench/replay/testdata/apache_logs", "a web server's access log, whose visitors are the page's")
 	out := flag.String("out", "../docs/screenshots", "directory of the pictures")
 	flag.Parse()
-	if err := run(*out); err != nil {
+	if err := run(*log, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "screenshots:", err)
 		os.Exit(1)
 	}
 }
 
-func run(out string) error {
+func run(log, out string) error {
 	dir, err := os.MkdirTemp("", "spillway-screenshots-")
 	if err != nil {
 		return err
@@ -52,7 +53,7 @@ func run(out string) error {
 		return err
 	}
 	defer leave()
-	if err := prepare(browser, s); err != nil {
+	if err := prepare(browser, s, log); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(out, 0o755); err != nil {
@@ -110,7 +111,7 @@ func run(out string) error {
 }
 
 // prepare makes an account and a page as a creator does, gives it a past, and lets people visit it.
-func prepare(browser context.Context, s *stage.Stage) error {
+func prepare(browser context.Context, s *stage.Stage, log string) error {
 	err := chromedp.Do(browser, stage.Device(1440, 900, false), chromedp.Navigate(s.API+"/sign-up"),
 		chromedp.SendKeys(chromedp.CSS("input[name=email]"), "ada@example.org"),
 		chromedp.SendKeys(chromedp.CSS("input[name=password]"), "analytical engines"),
@@ -138,11 +139,12 @@ func prepare(browser context.Context, s *stage.Stage) error {
 	if err != nil {
 		return fmt.Errorf("make the page: %w", err)
 	}
-	if err := s.Visit("/ada", agents()[0], "", "80.110.0.1"); err != nil {
+	replayed, err := s.Replay(log)
+	if err != nil {
 		return err
 	}
 	// A partition has a term once somebody has taken it.
-	if err := spillwaytest.Eventually(func() error { return s.Past(ids[0], ids[1:], 45) }); err != nil {
+	if err := spillwaytest.Eventually(func() error { return s.Past(ids[0], ids[1:], replayed, 45) }); err != nil {
 		return fmt.Errorf("make a past: %w", err)
 	}
 	for i := range 60 {

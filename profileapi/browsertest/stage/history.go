@@ -6,35 +6,53 @@ import (
 	"time"
 )
 
-// Past writes some weeks of made-up visits into a profile's past, for pictures: what visits look like that were not made now. They
-// carry the term that is valid, as ingest's own rows do. links are ids, the most clicked first.
-func (s *Stage) Past(profile string, links []string, days int) error {
+// Replay sends a web server's access log through the visitors' path, as `spillway replay` does, on a page of its own, whose id it returns.
+func (s *Stage) Replay(log string) (profile string, err error) {
+	const handle = "access-log"
+	c, err := s.Command("replay", log, "--handle", handle, "--visitors-url", s.Visitors, "--api-url", s.API, "--max-links", "20")
+	if err != nil {
+		return "", err
+	}
+	if out, err := c.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("replay %s: %w: %s", log, err, out)
+	}
+	var list struct {
+		Items []struct{ ID, Handle string }
+	}
+	if err := s.Call("GET", "/v1/profiles?limit=100", nil, &list); err != nil {
+		return "", err
+	}
+	for _, p := range list.Items {
+		if p.Handle == handle {
+			return p.ID, nil
+		}
+	}
+	return "", fmt.Errorf("the page %s, which was replayed on, is not there", handle)
+}
+
+// Past writes days of visits into a profile's past, for pictures and measurements. Who came, with what, from where and of which class is
+// drawn from another profile's visits, the replayed; when they came is made up: it swings with the hour and the week, grows, and has a
+// burst three days ago. The rows carry the term that is valid, as ingest's own do. links are ids, the most clicked first.
+func (s *Stage) Past(profile string, links []string, replayed string, days int) error {
 	weights := make([]string, 0, len(links)*4)
 	for i, l := range links {
 		for range len(links) - i {
 			weights = append(weights, l)
 		}
 	}
-	list := "[" + strings.Join(weights, ",") + "]"
-	pick := func(salt string, values ...string) string {
-		return fmt.Sprintf("['%s'][1 + intHash32(number * 7 + %s) %% %d]", strings.Join(values, "','"), salt, len(values))
-	}
 	begin := time.Now().UTC().AddDate(0, 0, -days).Truncate(24 * time.Hour)
-	// Visits of a day swing with the hour, the week and a burst; an hour has some hundred at most.
-	return s.Query(fmt.Sprintf(`INSERT INTO events (stream, partition, sequence, offset, term, time, date, kind, class, reason, profile_id, link_id, visitor, surface,
-		country, language, device, browser, os, referrer_host, channel)
-	SELECT 4242, 0, number + 1, 0, joinGet('spillway.terms', 'term', toUInt32(0)), at, toDate(at), if(click, 'click', 'view'),
-		if(number %% 9 = 0, 'bot', if(number %% 23 = 0, 'preview', 'person')), if(number %% 9 = 0, 'agent: Googlebot', if(number %% 23 = 0, 'agent: Twitterbot', '')),
-		%s, if(click, %s[1 + intHash32(number) %% %d], 0), intHash32(intDiv(number, 3)), if(number %% 17 = 0, 'qr', if(number %% 5 = 0 AND click, 'direct', 'page')),
-		%s, %s, %s, %s, %s, %s, %s
-	FROM (SELECT number, toDateTime64(%d + intDiv(number, 60) * 3600 + intHash32(number) %% 3600, 6, 'UTC') AS at,
-			intHash32(number * 3) %% 100 < 43 AS click,
-			40 + 26 * sin((toHour(at) - 9) / 24. * 6.2832) + 8 * sin(toDayOfWeek(at)) + if(toDate(at) = toDate(now('UTC')) - 3 AND toHour(at) BETWEEN 15 AND 20, 60, 0) AS level
-		FROM numbers(%d) WHERE number %% 60 < level * (0.3 + 0.7 * number / %[13]d) AND at < now64(6, 'UTC') - INTERVAL 5 MINUTE)`,
-		profile, list, len(weights),
-		pick("1", "DE", "DE", "DE", "AT", "US", "US", "GB", "FR", "CH", "NL", "IN", "BR"), pick("2", "de", "de", "en-US", "en-GB", "fr"),
-		pick("3", "phone", "phone", "phone", "phone", "desktop", "tablet"), pick("4", "Safari", "Safari", "Chrome", "Chrome", "Instagram", "Firefox", "TikTok"),
-		pick("5", "iOS", "iOS", "iOS", "Android", "Android", "Windows", "macOS"),
-		pick("6", "instagram.com", "instagram.com", "tiktok.com", "", "", "youtube.com", "google.com"), pick("7", "social", "social", "social", "direct", "search"),
-		begin.Unix(), (days+1)*24*60, (days+1)*24*60))
+	const hourly = 120 // draws of an hour; level says which of them are visits
+	return s.Query(fmt.Sprintf(`INSERT INTO events SELECT * EXCEPT (place_in_log, draw, at, click) REPLACE (
+			4242 AS stream, 0 AS partition, draw + 1 AS sequence, 0 AS offset, joinGet('spillway.terms', 'term', toUInt32(0)) AS term,
+			at AS time, toDate(at) AS date, if(click, 'click', 'view') AS kind, %[1]s AS profile_id,
+			if(click, [%[2]s][1 + intHash32(draw) %% %[3]d], 0) AS link_id, intHash32(intDiv(draw, 3)) AS visitor,
+			if(draw %% 17 = 0, 'qr', if(draw %% 5 = 0 AND click, 'direct', 'page')) AS surface)
+		FROM (
+			SELECT log.*, drawn.draw AS draw, drawn.at AS at, intHash32(draw * 3) %% 100 < 43 AS click
+			FROM (SELECT number AS draw, toDateTime64(%[4]d + intDiv(number, %[5]d) * 3600 + intHash32(number) %% 3600, 6, 'UTC') AS at,
+					80 + 52 * sin((toHour(at) - 9) / 24. * 6.2832) + 16 * sin(toDayOfWeek(at)) + if(toDate(at) = toDate(now('UTC')) - 3 AND toHour(at) BETWEEN 15 AND 20, 60, 0) AS level,
+					intHash32(number * 7) %% (SELECT count() FROM events WHERE profile_id = %[7]s) AS pick
+				FROM numbers(%[6]d) WHERE number %% %[5]d < level * (0.3 + 0.7 * number / %[6]d) AND at < now64(6, 'UTC') - INTERVAL 5 MINUTE) AS drawn
+			INNER JOIN (SELECT *, toUInt64(row_number() OVER (ORDER BY time, sequence) - 1) AS place_in_log FROM events WHERE profile_id = %[7]s) AS log ON log.place_in_log = drawn.pick)`,
+		profile, strings.Join(weights, ","), len(weights), begin.Unix(), hourly, (days+1)*24*hourly, replayed))
 }

@@ -65,8 +65,8 @@ func (s *Stage) Visit(path, agent, referrer, address string) error {
 		header.Set("X-Forwarded-For", address)
 	}
 	answer, err := s.Spillway.Visit(http.MethodGet, path, header)
-	if err == nil && answer.StatusCode >= 400 {
-		err = fmt.Errorf("%s: %s", path, answer.Status)
+	if err == nil && answer.Status >= 400 {
+		err = fmt.Errorf("%s: %d", path, answer.Status)
 	}
 	return err
 }
