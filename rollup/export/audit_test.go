@@ -16,6 +16,7 @@ import (
 
 // The audit finds what was done to an export behind its back, and to the table.
 func TestAuditFinds(t *testing.T) {
+	t.Parallel()
 	f := newTables(t)
 	root := t.TempDir()
 	f.insert(streamA, 0, 1, 400, day0)
@@ -120,6 +121,7 @@ func TestAuditFinds(t *testing.T) {
 
 // Markers, written states, garbage, and a clock that goes back.
 func TestHoursAndGarbage(t *testing.T) {
+	t.Parallel()
 	f := newTables(t)
 	root := t.TempDir()
 	s := openStore(t, root)

@@ -12,8 +12,9 @@ import (
 
 // On a full disk the run ends with what to do; what was published stays, what was begun goes, and with room again nothing is missing.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	disk := t.TempDir()
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=6m"); err != nil {
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=4m"); err != nil {
 		require.ErrorIs(t, err, syscall.EPERM, "only who may not mount may be without this test")
 		return
 	}
@@ -23,9 +24,9 @@ func TestFullDisk(t *testing.T) {
 	f.once(disk)
 	before := published(t, openStore(t, disk))[0]
 	ballast := filepath.Join(disk, "ballast")
-	f.insert(streamA, 0, 1001, 100_000, day0)
+	f.insert(streamA, 0, 1001, 70_000, day0)
 	// Full at different moments: in the middle of a file, and when there is not even room for a manifest.
-	for _, size := range []int{3 << 20, 6 << 20} {
+	for _, size := range []int{2 << 20, 4 << 20} {
 		file, err := os.Create(ballast)
 		require.NoError(t, err)
 		_, _ = file.Write(make([]byte, size)) // as much as goes
@@ -37,7 +38,7 @@ func TestFullDisk(t *testing.T) {
 		onlyListed(t, openStore(t, disk))
 		require.Equal(t, before, published(t, openStore(t, disk))[0])
 	}
-	require.EqualValues(t, 99_000, f.once(disk).Events)
+	require.EqualValues(t, 69_000, f.once(disk).Events)
 	sameRows(t, f.wantEvents(""), publishedRows(t, openStore(t, disk), "events"))
 	report, err := Audit(t.Context(), disk, f.addresses, true)
 	require.NoError(t, err)

@@ -17,6 +17,7 @@ const (
 
 // Holes fill later, events come late: each event is in exactly one file, and what was published stays as it is.
 func TestEveryEventOnce(t *testing.T) {
+	t.Parallel()
 	f := newTables(t)
 	root := t.TempDir()
 	s := openStore(t, root)
@@ -51,6 +52,7 @@ func TestEveryEventOnce(t *testing.T) {
 
 // A hole that stays is gone around after a while; what fills it later is published then.
 func TestHoleIsGoneAround(t *testing.T) {
+	t.Parallel()
 	f := newTables(t)
 	root := t.TempDir()
 	s := openStore(t, root)
@@ -82,6 +84,7 @@ func TestHoleIsGoneAround(t *testing.T) {
 
 // A run of several cuts, and one that finds rows twice in the table.
 func TestSmallCutsAndDoubledRows(t *testing.T) {
+	t.Parallel()
 	f := newTables(t)
 	root := t.TempDir()
 	s := openStore(t, root)
@@ -102,6 +105,7 @@ func TestSmallCutsAndDoubledRows(t *testing.T) {
 
 // Closed days are published, and published again when they were closed again.
 func TestClosedDays(t *testing.T) {
+	t.Parallel()
 	f := newTables(t)
 	root := t.TempDir()
 	s := openStore(t, root)
@@ -133,6 +137,7 @@ func TestClosedDays(t *testing.T) {
 
 // An export of a time's events has a place of its own.
 func TestScope(t *testing.T) {
+	t.Parallel()
 	f := newTables(t)
 	root := t.TempDir()
 	s := openStore(t, root)
@@ -160,6 +165,7 @@ func TestScope(t *testing.T) {
 
 // Months that are dropped count as present: before they are dropped, between the record and the drop, and after it.
 func TestExpiredMonths(t *testing.T) {
+	t.Parallel()
 	f := newTables(t)
 	root, late := t.TempDir(), t.TempDir()
 	old := day0.AddDate(-2, 0, 0)

@@ -138,6 +138,7 @@ func onlyListed(t *testing.T, s store.Store) {
 
 // An exporter that dies at any operation, before or after its effect, and is started again publishes the same as one that lives.
 func TestKilledAtEveryStep(t *testing.T) {
+	t.Parallel()
 	f := newTables(t)
 	f.insert(streamA, 0, 1, 60, day0)
 	f.insert(streamB, 1, 1, 40, day0)
@@ -184,7 +185,7 @@ func exportersAtOnce(t *testing.T, root string) {
 	next := uint64(1)
 	for round := range 5 {
 		for range 1 + random.IntN(3) {
-			last := next + uint64(random.IntN(200))
+			last := next + uint64(random.IntN(100))
 			if random.IntN(3) == 0 {
 				missing = append(missing, piece{next, last})
 			} else {
@@ -201,7 +202,7 @@ func exportersAtOnce(t *testing.T, root string) {
 		for exporter := range 3 {
 			m := &mortal{Store: openStore(t, root), after: random.IntN(2) == 0}
 			m.left.Store(1 + random.Int64N(60))
-			e := f.exporter(root, func(c *Config) { c.Events, c.Hold = 150, []time.Duration{0, time.Hour}[random.IntN(2)] }).on(m)
+			e := f.exporter(root, func(c *Config) { c.Events, c.Hold = 120, []time.Duration{0, time.Hour}[random.IntN(2)] }).on(m)
 			e.chain.StateEvery = 3
 			running.Go(func() {
 				_, err := e.Once(context.Background())

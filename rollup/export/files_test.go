@@ -17,6 +17,7 @@ import (
 
 // Files are as warehouses want them.
 func TestFilesForWarehouses(t *testing.T) {
+	t.Parallel()
 	f := newTables(t)
 	root := t.TempDir()
 	s := openStore(t, root)
@@ -142,6 +143,7 @@ func bloomFilter(t *testing.T, r *metadata.BloomFilterReader, group *metadata.Ro
 
 // Files are ended at their size, and the last one is not a crumb.
 func TestFileSizes(t *testing.T) {
+	t.Parallel()
 	f := newTables(t)
 	root := t.TempDir()
 	s := openStore(t, root)

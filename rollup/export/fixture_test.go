@@ -146,7 +146,9 @@ func rowsOf(batch arrow.RecordBatch) []string {
 	for i := range rows {
 		var b strings.Builder
 		for c, column := range batch.Columns() {
-			fmt.Fprintf(&b, "%s=%s|", batch.ColumnName(c), column.ValueStr(i))
+			for _, part := range []string{batch.ColumnName(c), "=", column.ValueStr(i), "|"} {
+				b.WriteString(part)
+			}
 		}
 		rows[i] = b.String()
 	}

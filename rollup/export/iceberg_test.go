@@ -37,6 +37,7 @@ func icebergRows(t *testing.T, root, name string) (rows []string, snapshots int)
 
 // The Iceberg tables hold what the manifests list, once, whoever follows the chain, and can be made again.
 func TestIcebergTables(t *testing.T) {
+	t.Parallel()
 	f := newTables(t)
 	root := t.TempDir()
 	s := openStore(t, root)

@@ -40,7 +40,7 @@ func (f *tables) command(t testing.TB, to string, arguments ...string) *exec.Cmd
 // The program itself is killed with SIGKILL at random moments, while events come, holes fill and days are closed. Then one run that is left
 // alone publishes what one publishes that was never disturbed, and nothing that a dead run left is listed or stays.
 func TestProgramKilledAtRandomMoments(t *testing.T) {
-	const kills = 12
+	const kills = 10
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 2))
 	t.Logf("seed %d", seed)
@@ -50,20 +50,20 @@ func TestProgramKilledAtRandomMoments(t *testing.T) {
 	var holes [][2]uint64
 	grow := func() {
 		for partition := range uint32(3) {
-			f.insert(streamA, partition, next, next+799, day0)
+			f.insert(streamA, partition, next, next+299, day0)
 		}
 		holes = append(holes, [2]uint64{next, next + uint64(random.IntN(100))})
-		f.insert(streamB, 1, holes[len(holes)-1][1]+1, next+799, day0)
+		f.insert(streamB, 1, holes[len(holes)-1][1]+1, next+299, day0)
 		if random.IntN(2) == 0 {
 			i := random.IntN(len(holes))
 			f.insert(streamB, 1, holes[i][0], holes[i][1], day0)
 			holes = slices.Delete(holes, i, i+1)
 		}
 		f.exec(fmt.Sprintf("INSERT INTO closed_days VALUES ('2025-11-18', 60, '2025-11-20 01:02:03' + INTERVAL %d SECOND)", next))
-		next += 800
+		next += 300
 	}
 	f.exec("INSERT INTO days SELECT toDate('2025-11-18'), number, '', '', 'view', 'person', 0, 'page', toDateTime('2025-11-18 00:15:00', 'UTC'), 2, 0 FROM numbers(30)")
-	small := []string{"--cut-events", "2000", "--hold", "0"}
+	small := []string{"--cut-events", "750", "--hold", "0"}
 	run := func(to string, arguments ...string) time.Duration {
 		t.Helper()
 		began := time.Now()

@@ -21,6 +21,7 @@ import (
 
 // A run that goes on takes in what comes, outlives an hour's failure of ClickHouse, and ends without an error.
 func TestRunGoesOn(t *testing.T) {
+	t.Parallel()
 	f := newTables(t)
 	root := t.TempDir()
 	f.insert(streamA, 0, 1, 10, day0)
@@ -61,6 +62,7 @@ spillway_export_cuts_total 2
 
 // A single run says what it did; one that is stopped says so, and leaves what it published.
 func TestRunOnce(t *testing.T) {
+	t.Parallel()
 	f := newTables(t)
 	f.insert(streamA, 0, 1, 1000, day0)
 	root := t.TempDir()
@@ -81,6 +83,7 @@ func TestRunOnce(t *testing.T) {
 }
 
 func TestConfigErrorsHaveACure(t *testing.T) {
+	t.Parallel()
 	for problem, change := range map[string]func(*Config){
 		"--to or SPILLWAY_EXPORT_TO": func(c *Config) { c.To = "" },
 		"use a second or more":       func(c *Config) { c.Every = time.Millisecond },

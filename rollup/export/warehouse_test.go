@@ -13,6 +13,7 @@ import (
 // Every reader that can be had here reads an export as ClickHouse has it, row by row. docs/warehouse/check installs the readers, so
 // this runs with a target of its own: make test-warehouse.
 func TestOtherReaders(t *testing.T) {
+	t.Parallel()
 	f := newTables(t)
 	root := t.TempDir()
 	f.insert(streamA, 0, 1, 150_000, day0)
