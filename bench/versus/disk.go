@@ -101,13 +101,14 @@ func (b *Bench) disk(ctx context.Context) (*Table, error) {
 			row("what the values hold, column by column", least*float64(n), 0),
 		}, Notes: []string{
 			"The largest columns, bytes an event: " + list(parts) + ". The projections: " + list(each) +
-				" (visitors are the unique visitors of open days: random numbers once more, nothing is read from it once a month's days are closed). " +
-				"A visitor's id is eight random bytes, which nothing compresses, once a visitor and day; the log has the address instead, which Spillway keeps nowhere.",
+				" (visitors are the unique visitors of open days: hashes, which nothing compresses; nothing is read from it once a day is closed). " +
+				"A visitor's id is eight random bytes once a visitor and day; the log has the address instead, which Spillway keeps nowhere.",
 			fmt.Sprintf("The floor, computed from these events: each visitor's id once; times, sequences and offsets as the entropy of their differences from the row before; "+
 				"links as that of a link where the profile is known; profiles and dates nothing, since rows are sorted by them; every other column its own entropy. "+
-				"That is %s bytes, %s × the line, without the projections that answer creators while a day is open. If what follows from the user agent (class, reason, device, browser, system) and "+
-				"from the referrer (its host, the channel) took nothing, it would be %s. A column store that comes within a third of its entropy at the speed of an insert is what ZSTD gives; "+
-				"half a line would need %s.", measure.Number(least), measure.Number(least/line), measure.Number(given), measure.Number(line/2)),
+				"The table without its projections takes %s × that, and half a line is %s ×. With the projections no coding of single columns gets below %s bytes, %s × the line, while days are open. "+
+				"If what follows from the user agent (class, reason, device, browser, system) and from the referrer (its host, the channel) took nothing, the floor would be %s.",
+				measure.Number((total-projections)/float64(n)/least), measure.Number(line/2/least), measure.Number(least+projections/float64(n)),
+				measure.Number((least+projections/float64(n))/line), measure.Number(given)),
 		}}, nil
 }
 
