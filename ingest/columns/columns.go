@@ -330,9 +330,12 @@ func (b *Block) resize(rows int) {
 	}
 }
 
+// resized doubles a column's room when there is too little: memory that is new costs more to touch than what is written there.
 func resized[S ~[]E, E any](column S, rows int) S {
 	if rows > cap(column) {
-		column = slices.Grow(column, rows-len(column))
+		larger := make(S, rows, max(rows, 2*cap(column), 4096))
+		copy(larger, column)
+		return larger
 	}
 	return column[:rows]
 }
@@ -355,16 +358,30 @@ func (s same[T]) EncodeColumn(b *proto.Buffer) {
 	}
 }
 
+// numberBytes is what a row takes in the columns that are no words, when it is encoded.
+const numberBytes = 82
+
 // Encode returns the block in ClickHouse's Native format (revision 0, the one that HTTP bodies are in). The bytes are valid until
 // the next Encode.
 func (b *Block) Encode() ([]byte, error) {
 	b.buffer.Reset()
+	size := b.rows * numberBytes
+	for _, w := range b.words {
+		size += w.size(b.rows)
+	}
+	for _, d := range b.deriveds {
+		size += d.of.size(b.rows) // as many keys, and shorter values
+	}
+	b.buffer.Buf = slices.Grow(b.buffer.Buf, size)
 	head := proto.Block{Columns: len(b.input), Rows: b.rows}
 	if err := head.EncodeRawBlock(&b.buffer, 0, b.input); err != nil {
 		return nil, fmt.Errorf("encode block: %w", err)
 	}
 	return b.buffer.Buf, nil
 }
+
+// LetGo leaves the bytes of the last Encode to whoever still reads them: the next Encode takes other memory.
+func (b *Block) LetGo() { b.buffer = proto.Buffer{} }
 
 // Lookups returns, of the block's user agents since the last call, how many were known and how many had to be read.
 func (b *Block) Lookups() (hits, misses uint64) {

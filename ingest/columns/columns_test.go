@@ -230,6 +230,76 @@ func TestDictionariesAreBoundedAndForgetBetweenBlocks(t *testing.T) {
 	require.Equal(t, []uint32{1, 0, 2, 1}, w.keys)
 }
 
+// decoded reads an encoded block's columns of words.
+func decoded(t *testing.T, b *Block) map[string][]string {
+	t.Helper()
+	body, err := b.Encode()
+	require.NoError(t, err)
+	var columns proto.Results
+	var block proto.Block
+	require.NoError(t, block.DecodeRawBlock(proto.NewReader(bytes.NewReader(body)), 0, columns.Auto()))
+	words := map[string][]string{}
+	for _, c := range columns {
+		var data any = c.Data
+		if auto, ok := data.(*proto.ColAuto); ok {
+			data = auto.Data
+		}
+		if of, ok := data.(interface{ Row(int) string }); ok {
+			for i := range c.Data.Rows() {
+				words[c.Name] = append(words[c.Name], of.Row(i))
+			}
+		}
+	}
+	return words
+}
+
+// What follows from a user agent and from a referrer is right again in a block before which they were forgotten, and so is what was there
+// before a batch that does not decode.
+func TestWhatFollowsIsRightAfterForgetting(t *testing.T) {
+	b := block(t)
+	b.userAgent.bound, b.referrer.bound, b.host.bound = 1, 1, 1 // forget before every block
+	const chrome = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/125.0.0.0 Safari/537.36"
+	for round := range 3 {
+		b.Reset(0, 1)
+		batch := encode(t, 1, 1,
+			&event.Event{UserAgent: chrome, Referrer: "https://www.instagram.com/ada", Host: "me.example"},
+			&event.Event{UserAgent: firefox, Referrer: fmt.Sprintf("https://blog%d.example/x", round), Host: "me.example"},
+			&event.Event{UserAgent: firefox, Referrer: "https://me.example/ada", Host: "me.example"},
+			&event.Event{UserAgent: chrome, Referrer: "https://me.example/ada", Host: "other.example"},
+			&event.Event{UserAgent: "a\xffb", Referrer: "https://me.example/ada", Host: "me.example", Place: "\xe4"},
+			&event.Event{UserAgent: "a\xffb", Language: strings.Repeat("x", 20), Country: "\xe2\x82\xac"},
+			&event.Event{})
+		_, _, err := b.Append(&batch, 0, []presence.Range{{First: 1, Last: 7}}, 0)
+		require.NoError(t, err)
+		damaged, err := event.ParseBatch(append(event.AppendHeader(nil, 2, 1), 3<<3|2, 2, 9<<3, 1))
+		require.NoError(t, err)
+		_, _, err = b.Append(&damaged, 0, []presence.Range{{First: 1, Last: 1}}, 0)
+		require.ErrorIs(t, err, ErrNotReadable)
+		words := decoded(t, b)
+		require.Equal(t, []string{chrome, firefox, firefox, chrome, "a\ufffdb", "a\ufffdb", ""}, words["user_agent"])
+		require.Equal(t, []string{"Chrome", "Firefox", "Firefox", "Chrome", "", "", ""}, words["browser"])
+		require.Equal(t, []string{"Windows", "Linux", "Linux", "Windows", "", "", ""}, words["os"])
+		require.Equal(t, []string{"instagram.com", fmt.Sprintf("blog%d.example", round), "me.example", "me.example", "me.example", "", ""}, words["referrer_host"])
+		require.Equal(t, []string{"social", "other", "internal", "other", "internal", "direct", "direct"}, words["channel"])
+		require.Equal(t, []string{"", "", "", "", "\ufffd", "", ""}, words["place"])
+		require.Equal(t, "xxxxxxxxxxxxxxxx", words["language"][5])
+		require.Equal(t, make([]string, 7), words["utm_source"])
+	}
+}
+
+// An insert without an answer may still be read from its bytes while the next block is made.
+func TestBytesThatWereLetGoStayAsTheyAre(t *testing.T) {
+	b := block(t)
+	all := batches(t, 2, 50)
+	fill(t, b, all[:1])
+	sent, err := b.Encode()
+	require.NoError(t, err)
+	before := bytes.Clone(sent)
+	b.LetGo()
+	fill(t, b, all[1:])
+	require.Equal(t, before, sent)
+}
+
 func TestTouched(t *testing.T) {
 	b := block(t)
 	b.Reset(0, 1)
@@ -270,7 +340,7 @@ func FuzzAppend(f *testing.F) {
 	})
 }
 
-// On one core of the machine that the design was measured on: 1.1 µs an event for decoding, enriching and encoding.
+// On one core of the machine that the design was measured on: 0.3 µs an event for decoding, enriching and encoding.
 func BenchmarkBlock(b *testing.B) {
 	blk := block(b)
 	all := batches(b, 100, 200)

@@ -133,6 +133,11 @@ func (d *dictionary) width() int64 {
 	return 2
 }
 
+// size is at least what the dictionary and the keys of so many rows take when they are encoded.
+func (d *dictionary) size(rows int) int {
+	return 128 + len(d.index.Buf) + 3*len(d.used) + rows<<d.width()
+}
+
 // encode writes the serialization of LowCardinality in ClickHouse's Native format, but for the keys: the width of a key with "has
 // additional keys" and "update dictionary", the distinct values, the number of rows.
 func (d *dictionary) encode(b *proto.Buffer, rows int) {
@@ -200,6 +205,9 @@ func (w *word) put(row int, key uint32) {
 		from := len(w.keys)
 		w.keys = slices.Grow(w.keys, row-from)[:row]
 		clear(w.keys[from:])
+	}
+	if len(w.keys) == cap(w.keys) {
+		w.keys = slices.Grow(w.keys, max(len(w.keys), 4096))
 	}
 	w.keys = append(w.keys, key)
 }

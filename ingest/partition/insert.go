@@ -106,6 +106,8 @@ func (f *following) send(ctx context.Context, block *columns.Block) error {
 	f.inserted = time.Now()
 	f.took = f.inserted.Sub(began)
 	if err != nil {
+		// The request may still be on its way to somewhere. It must never come to hold rows of another term.
+		block.LetGo()
 		return f.notInserted(ctx, fmt.Errorf("insert %d rows: %w", block.Rows(), err))
 	}
 	f.doubts = 0
