@@ -256,7 +256,7 @@ func own(ctx context.Context, c *stand.Columns) error {
 
 // produce writes records to a topic, which is made if it is not there.
 func produce(ctx context.Context, brokers, topic string, all []batch) error {
-	client, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.Lz4Compression()),
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.SnappyCompression()),
 		kgo.DefaultProduceTopic(topic), kgo.ProducerBatchMaxBytes(1_000_000), kgo.MaxBufferedRecords(1<<14))
 	if err != nil {
 		return fmt.Errorf("fill topic %s: %w", topic, err)
