@@ -2,9 +2,13 @@
 //
 // # Finding
 //
-// What is known is in a Ristretto cache, and the links that are asked for most in a table before it (front). Ristretto may drop what it is given, or refuse a key that it has not seen often, so what
-// was loaded lately is also held beside it for a moment (held): a link that goes viral within a second is loaded once. Names
-// that PostgreSQL does not know are remembered for some seconds as well (unknown), bounded in number.
+// A link is a record of some dozens of bytes, on a shelf that its hash names (shelves). A visitor finds it there without a lock and is answered
+// from those bytes. Shelves are changed at once, under the directory's lock, by copying: a link that was loaded is known to the next visitor,
+// and a link that goes viral within a second is loaded once. A full shelf lets go of what is asked for least.
+//
+// Profiles, and links too large for a shelf, are entries in a Ristretto cache, which has the room that the shelves do not take. Ristretto may drop
+// what it is given, or refuse a key that it has not seen often, so an entry that was loaded lately is also held beside it for a moment (held).
+// Names that PostgreSQL does not know are remembered for some seconds as well (unknown), bounded in number.
 //
 // What is not in memory is loaded in batches: all who ask for one name share one load, and all names that are waiting share one
 // query, so a flood of unknown codes costs a few queries at a time and a bounded amount of memory.
@@ -13,14 +17,19 @@
 //
 // PostgreSQL announces changes (LISTEN, see schemas/postgres). What an announcement names is loaded again at once, and visitors
 // are served what was known until it is there. Every (re)connection of the listener may have missed announcements: then everything is doubtful
-// and loaded again, what was used lately before the rest. While PostgreSQL is away, everything that is known is served.
+// and loaded again, what was used lately before the rest. A doubtful link has a bit on its shelf that goes with it wherever its neighbours' coming and
+// going puts it. While PostgreSQL is away, everything that is known is served.
 //
-// A load that began before a change may end after its announcement. Therefore an announcement looks for running loads too, under
-// the lock under which a load's result becomes known: such a result is served, and loaded again.
+// A question that began before a change may be answered after its announcement. Therefore an announcement looks for questions that are running too
+// (calls are the visitors', asking is refresh's), under the lock under which an answer becomes known: such an answer is served, and asked for again. So
+// of each value that is served it holds that a change after it was read finds the name known or being asked for.
+//
+// refresh alone replaces what is known, by name: an answer of its is dropped if the name was let go of meanwhile, whether or not a visitor had it
+// loaded again since. So an older value never replaces a newer one.
 //
 // # Restarts
 //
-// A snapshot of the cache is written to disk now and then, so that a redirector that starts while PostgreSQL is away serves
+// A snapshot of what is known is written to disk now and then, so that a redirector that starts while PostgreSQL is away serves
 // what it knew (see snapshot.go).
 package directory
 
@@ -31,7 +40,6 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"math/bits"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,7 +58,8 @@ var ErrAway = errors.New("profiles and links cannot be looked up just now")
 
 // Options of a directory.
 type Options struct {
-	// CacheBytes bounds the memory of what is known. Zero: 128 MiB.
+	// CacheBytes bounds the memory of what is known: links may take three quarters of it, profiles what links do not take. Zero: 128 MiB, which is
+	// enough for a million links.
 	CacheBytes int64
 	// LoadTimeout is how long a visitor waits for a name that is not in memory. Zero: 1 s.
 	LoadTimeout time.Duration
@@ -62,8 +71,6 @@ type Options struct {
 	SnapshotBytes int64
 	// SnapshotInterval is how often it is written when something changed. Zero: 1 min.
 	SnapshotInterval time.Duration
-
-	places int // tests: of the front
 }
 
 const (
@@ -86,9 +93,6 @@ func (o *Options) check() error {
 	if o.SnapshotBytes == 0 {
 		o.SnapshotBytes = 64 << 20
 	}
-	if o.places == 0 {
-		o.places = frontSize
-	}
 	if o.SnapshotInterval == 0 {
 		o.SnapshotInterval = time.Minute
 	}
@@ -109,7 +113,7 @@ type Directory struct {
 	metrics *metrics
 	seed    maphash.Seed
 	cache   *ristretto.Cache[uint64, *entry]
-	front   front
+	shelves *shelves
 	domains atomic.Pointer[map[string]string] // own domains; replaced, never changed
 
 	mu      sync.RWMutex // guards what follows; a name becomes known, and is looked for by an announcement, under it
@@ -122,17 +126,18 @@ type Directory struct {
 	away    bool      // the last load failed
 	retryAt time.Time // while away: when the next load may try
 
-	changed  map[uint64]*entry // announced as changed: to be loaded again first
-	heard    time.Time         // when the first of changed was announced
-	doubtful []*entry          // maybe changed: to be loaded again, in this order
-	relist   bool              // the own domains are to be read again
-	resynced time.Time         // when everything became doubtful; zero once everything has been loaded again
+	changed  map[key]struct{} // announced as changed: to be loaded again first
+	heard    time.Time        // when the first of changed was announced
+	doubtful doubtful         // maybe changed: to be loaded again
+	asking   map[key]*asked   // being loaded again
+	relist   bool             // the own domains are to be read again
+	resynced time.Time        // when everything became doubtful; zero once everything has been loaded again
 
 	kick     chan struct{} // there is something to load again
 	running  sync.WaitGroup
 	stopping context.Context
 	stop     context.CancelFunc
-	zones    zones
+	zones    *zones
 	unsaved  atomic.Bool // something changed since the last snapshot
 }
 
@@ -142,7 +147,7 @@ func New(o Options, pool *pgxpool.Pool, log *slog.Logger, registry prometheus.Re
 		return nil, err
 	}
 	cache, err := ristretto.NewCache(&ristretto.Config[uint64, *entry]{
-		NumCounters: max(o.CacheBytes/256, 1<<14), // more than one for each entry of some 400 bytes; each takes four bytes, used or not
+		NumCounters: max(o.CacheBytes/1024, 1<<12), // some ten for each profile; each takes four bytes, used or not
 		MaxCost:     o.CacheBytes,
 		BufferItems: 64,
 		KeyToHash:   func(hash uint64) (uint64, uint64) { return hash, 0 }, // an entry knows its own name
@@ -151,8 +156,8 @@ func New(o Options, pool *pgxpool.Pool, log *slog.Logger, registry prometheus.Re
 		return nil, fmt.Errorf("cache of profiles and links: %w", err)
 	}
 	d := &Directory{
-		o: o, pool: pool, log: log, cache: cache, front: newFront(o.places), seed: maphash.MakeSeed(),
-		calls: map[key]*call{}, changed: map[uint64]*entry{},
+		o: o, pool: pool, log: log, cache: cache, shelves: newShelves(o.CacheBytes / 4 * 3), seed: maphash.MakeSeed(), zones: newZones(),
+		calls: map[key]*call{}, changed: map[key]struct{}{}, asking: map[key]*asked{},
 		kick: make(chan struct{}, 1), relist: true,
 	}
 	d.domains.Store(&map[string]string{})
@@ -201,25 +206,34 @@ func (d *Directory) Close() {
 
 // Link returns the link with a code on a host: an own domain as Domain returns it, or empty. Nothing is allocated when it is known.
 // Errors: ErrUnknown, ErrAway.
-func (d *Directory) Link(host string, code []byte) (*Link, error) {
-	e, err := d.find(kindLink, host, code)
-	if err != nil {
-		return nil, err
+func (d *Directory) Link(host string, code []byte) (Link, error) {
+	hash := d.hash(kindLink, host, code)
+	r, ok := d.shelves.find(hash, host, code)
+	if ok {
+		d.metrics.shelf.Inc()
+	} else {
+		v, err := d.find(kindLink, host, code, hash)
+		if err != nil {
+			return Link{}, err
+		}
+		if v == nil || v.link == nil {
+			return Link{}, ErrUnknown
+		}
+		r = v.link
 	}
-	v := e.value.Load()
-	if v == nil || v.link.Target == nil {
-		return nil, ErrUnknown
+	l, ok := r.link(d.zones)
+	if !ok {
+		return Link{}, ErrUnknown
 	}
-	return &v.link, nil
+	return l, nil
 }
 
 // Profile returns the profile with a handle in lower case. Nothing is allocated when it is known. Errors: ErrUnknown, ErrAway.
 func (d *Directory) Profile(handle []byte) (*Profile, error) {
-	e, err := d.find(kindProfile, "", handle)
+	v, err := d.find(kindProfile, "", handle, d.hash(kindProfile, "", handle))
 	if err != nil {
 		return nil, err
 	}
-	v := e.value.Load()
 	if v == nil || v.profile == nil {
 		return nil, ErrUnknown
 	}
@@ -229,29 +243,15 @@ func (d *Directory) Profile(handle []byte) (*Profile, error) {
 // Domain returns host if links have it as their own domain, and otherwise empty: the platform's. host is in lower case, without port.
 func (d *Directory) Domain(host []byte) string { return (*d.domains.Load())[string(host)] }
 
-// find returns what is known about a name, and loads it otherwise.
-func (d *Directory) find(kind kind, host string, name []byte) (*entry, error) {
-	hash := d.hash(kind, host, name)
-	if kind == kindLink {
-		if e := d.front.get(hash, host, name); e != nil {
-			e.use()
-			if rand.Uint32N(cacheChance) == 0 {
-				d.cache.Get(hash) // so that it stays there too
-			}
-			d.metrics.front.Inc()
-			return e, nil
-		}
-	}
+// find returns what is known of a name that is on no shelf, and loads it otherwise.
+func (d *Directory) find(kind kind, host string, name []byte, hash uint64) (*value, error) {
 	if !wellFormed(name) || len(host) > maxHost {
 		return nil, ErrUnknown
 	}
 	if e, ok := d.cache.Get(hash); ok && e.is(kind, host, name) {
 		e.use()
 		d.metrics.hits.Inc()
-		if kind == kindLink {
-			d.bring(e, hash)
-		}
-		return e, nil
+		return e.value.Load(), nil
 	}
 	d.mu.RLock()
 	e := d.held.get(hash)
@@ -260,7 +260,7 @@ func (d *Directory) find(kind kind, host string, name []byte) (*entry, error) {
 	if e != nil && e.is(kind, host, name) {
 		e.use()
 		d.metrics.held.Inc()
-		return e, nil
+		return e.value.Load(), nil
 	}
 	if unknown {
 		d.metrics.unknown.Inc()
@@ -283,8 +283,8 @@ func wellFormed(name []byte) bool {
 	return true
 }
 
-// hash names an entry. The seed is this process's own, so nobody can make names that collide; should two do so all the same, an
-// entry's own name tells them apart, and they take turns in the cache.
+// hash names a link or an entry. The seed is this process's own, so nobody can make names that collide; should two do so all the same, their
+// own names tell them apart: links are side by side on a shelf, entries take turns in the cache.
 func (d *Directory) hash(kind kind, host string, name []byte) uint64 {
 	return d.rehash(maphash.Bytes(d.seed, name), kind, host)
 }
@@ -301,11 +301,10 @@ func (d *Directory) hashOf(k key) uint64 {
 	return d.rehash(maphash.String(d.seed, k.name), k.kind, k.host)
 }
 
-// eachLocked calls yield with every entry that a visitor may be served from, some of them twice.
-func (d *Directory) eachLocked(yield func(*entry)) {
+// eachEntryLocked calls yield with every entry that a visitor may be served from, some of them twice.
+func (d *Directory) eachEntryLocked(yield func(*entry)) {
 	// Ristretto takes new entries in a queue; those in it are held too, and seen there.
 	d.held.each(yield)
-	d.front.each(yield)
 	d.cache.IterValues(func(e *entry) bool {
 		yield(e)
 		return false

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -262,10 +263,10 @@ func TestALoadThatAChangeOvertakesIsLoadedAgain(t *testing.T) {
 	d.calls[k], d.calls[unborn] = c, u
 	d.mu.Unlock()
 	d.hear(`{"handles": [], "links": [{"host": "", "code": "a"}, {"host": "", "code": "b"}]}`)
-	old := d.newLink(linkRow{id: 1, profile: uint64(id), code: "a", url: "https://example.com/old", mode: "off"})
+	old := d.newRecord(linkRow{id: 1, profile: uint64(id), code: "a", url: "https://example.com/old", mode: "off"})
 	d.settle([]*call{c, u}, map[key]*value{k: {link: old}}, nil)
 
-	require.Equal(t, old, c.entry.value.Load().link, "who waited is served")
+	require.Equal(t, old, c.value.link, "who waited is served")
 	w.eventually("the change", func() bool { return leads(d, "", "a") == "https://example.com/new" })
 	require.False(t, d.unknown.has(u.hash), "what may have been made meanwhile is not remembered as unknown")
 }
@@ -290,11 +291,17 @@ func TestAnAnnouncementOfEverything(t *testing.T) {
 }
 
 func TestALinkThatGoesViralIsLoadedOnce(t *testing.T) {
+	for name, viral := range map[string]string{"on a shelf": "https://example.com/viral", "in the cache": "https://example.com/" + strings.Repeat("v", 2000)} {
+		t.Run(name, func(t *testing.T) { testViral(t, viral) })
+	}
+}
+
+func testViral(t *testing.T, viral string) {
 	w := newWorld(t)
 	d := w.directory(Options{CacheBytes: 1 << 20}, true)
 	id := w.profile("aurora")
-	w.exec(`INSERT INTO links (profile_id, code, title, url) SELECT $1, 'c' || n, 't', 'https://example.com/' || n FROM generate_series(1, 2000) n`, id)
-	// The cache is full of what others ask for, again and again: Ristretto does not admit newcomers easily.
+	// The shelves are full of what others ask for, again and again, and so is the cache: Ristretto does not admit newcomers easily.
+	w.exec(`INSERT INTO links (profile_id, code, title, url) SELECT $1, 'c' || n, 't', 'https://example.com/' || repeat('x', n % 2 * 2000) || n FROM generate_series(1, 2000) n`, id)
 	var others sync.WaitGroup
 	for v := range 16 {
 		others.Go(func() {
@@ -304,13 +311,13 @@ func TestALinkThatGoesViralIsLoadedOnce(t *testing.T) {
 		})
 	}
 	others.Wait()
-	w.link(id, "", "viral", "https://example.com/viral")
+	w.link(id, "", "viral", viral)
 	before := testutil.ToFloat64(d.metrics.loaded)
 	var visitors sync.WaitGroup
 	for range 50 {
 		visitors.Go(func() {
 			for range 200 {
-				if got := leads(d, "", "viral"); got != "https://example.com/viral" {
+				if got := leads(d, "", "viral"); got != viral {
 					t.Error(got)
 				}
 			}

@@ -1,8 +1,6 @@
 package directory
 
 import (
-	"bytes"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,14 +9,12 @@ import (
 	"spillway.dev/redirector/target"
 )
 
-// Link is what a redirect needs. It is not changed any more.
+// Link is what a redirect needs. Its target is laid over bytes that are not changed any more.
 type Link struct {
 	ID        uint64
 	ProfileID uint64
-	Target    *target.Target
+	Target    target.Target
 	Zone      *time.Location // of the profile: says which date it is there
-
-	record []byte // as the snapshot keeps it; the target is in it, or in the bytes behind it
 }
 
 // Profile is what a profile's page needs. It is not changed any more.
@@ -72,29 +68,29 @@ type key struct {
 	host, name string
 }
 
-// value is what is known of a name; nil is known too: that there is nothing (any more). It is of a link unless it has a profile: there may be millions of
-// links, so they are not one allocation more.
+// value is what is known of a name: a link or a profile. No value is known too: that there is nothing (any more).
 type value struct {
-	link    Link
+	link    record
 	profile *Profile
 }
 
-// cost is about how many bytes a value takes, its page included.
+// fits tells whether a value is for a shelf.
+func (v *value) fits() bool { return v != nil && v.link != nil && len(v.link) <= maxRecord }
+
+// cost is about how many bytes a value takes as an entry, its page included.
 func (v *value) cost() int64 {
-	const link, profile, line = 300, 12 << 10, 480 // measured (TestMemoryOfALink); a profile's page is there twice, once compressed
+	const item, profile, line = 400, 12 << 10, 480 // measured; a profile's page is there twice, once compressed
 	switch {
 	case v == nil:
-		return 192
+		return item
 	case v.profile != nil:
 		return int64(profile + 4*len(v.profile.row.shown.Bio) + line*len(v.profile.row.shown.Links))
-	case v.link.Target.Merges():
-		return int64(2*link + cap(v.link.record))
 	default:
-		return int64(link + cap(v.link.record))
+		return int64(item + len(v.link))
 	}
 }
 
-// entry is a name's place in memory. Its value is replaced when it changed; the entry stays.
+// entry is the place in memory of a name that is not on a shelf: a profile, or a large link. Its value is replaced when it changed; the entry stays.
 type entry struct {
 	value atomic.Pointer[value]
 	name  string        // host and name in one
@@ -127,51 +123,8 @@ func (e *entry) use() {
 	}
 }
 
-// zones keeps time zones by name; there are some six hundred.
-type zones struct{ known sync.Map }
-
-// zone returns a time zone. A name that nobody knows is UTC: the visitor is answered all the same.
-func (z *zones) zone(name string, log *slog.Logger) *time.Location {
-	if known, ok := z.known.Load(name); ok {
-		return known.(*time.Location)
-	}
-	if name == "" || name == "Local" { // Go's name for this machine's own zone
-		return time.UTC
-	}
-	zone, err := time.LoadLocation(name)
-	if err != nil {
-		log.Warn("a profile's time zone is not known; its day is UTC's", "zone", name, "error", err)
-		return time.UTC
-	}
-	z.known.Store(name, zone)
-	return zone
-}
-
-func (d *Directory) newLink(r linkRow) Link {
-	l := Link{ID: r.id, ProfileID: r.profile, Zone: d.zones.zone(r.zone, d.log)}
-	record := appendLink(nil, r)
-	length := len(record)
-	mode, err := target.ParseMode(r.mode)
-	if err == nil {
-		l.Target, err = target.Prepare(target.Settings{URL: r.url, Mode: mode, UTM: target.UTM{
-			Source: r.utm[0], Medium: r.utm[1], Campaign: r.utm[2], Term: r.utm[3], Content: r.utm[4],
-		}})
-	}
-	if err != nil {
-		d.log.Warn("a link leads nowhere: edit its target", "link", r.id, "error", err)
-	} else if !bytes.Contains(record, l.Target.Plain()) {
-		record = append(record, l.Target.Plain()...)
-	}
-	record = append(make([]byte, 0, len(record)), record...) // without the room that it grew into
-	if l.Target != nil {
-		l.Target.Within(record)
-	}
-	l.record = record[:length]
-	return l
-}
-
 func (d *Directory) newProfile(r profileRow) *Profile {
-	p := NewProfile(r.id, r.shown, d.zones.zone(r.zone, d.log))
+	p := NewProfile(r.id, r.shown, d.zones.at(d.zones.number(r.zone, d.log)).location)
 	p.row = r
 	return p
 }

@@ -3,7 +3,7 @@ package directory
 import "time"
 
 // held keeps what was loaded lately, in two generations. The older one is dropped when the newer one is old or full, but what was used
-// in the meantime moves over: a link that Ristretto goes on refusing is still loaded only once. The directory's mu guards it.
+// in the meantime moves over: a profile that Ristretto goes on refusing is still loaded only once. The directory's mu guards it.
 type held struct {
 	young, old map[uint64]*entry
 	bytes      int64 // of young
@@ -92,10 +92,11 @@ func (u *unknown) remove(hash uint64) {
 
 func (u *unknown) clear() { u.young, u.old = nil, nil }
 
-// age lets go of what has been held long enough.
+// age lets go of what has been held long enough, and gives the cache the room that the shelves have not taken.
 func (d *Directory) age(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.cache.UpdateMaxCost(d.o.CacheBytes - d.shelves.bytes.Load())
 	if now.Sub(d.held.since) >= holdFor && len(d.held.young)+len(d.held.old) > 0 {
 		d.turnLocked()
 	}

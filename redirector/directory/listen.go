@@ -152,8 +152,12 @@ func (d *Directory) changesLocked(k key) {
 	if c := d.calls[k]; c != nil {
 		c.overtaken = true
 	}
-	if e := d.knownLocked(k, hash); e != nil {
-		d.changed[hash] = e
+	_, known := d.valueLocked(k, hash)
+	if a := d.asking[k]; a != nil {
+		a.overtaken, known = true, true
+	}
+	if known {
+		d.changed[k] = struct{}{}
 	}
 }
 
@@ -165,23 +169,25 @@ func (d *Directory) resync() {
 	for _, c := range d.calls {
 		c.overtaken = true
 	}
+	for _, a := range d.asking {
+		a.overtaken = true
+	}
 	d.unknown.clear()
 	d.relist = true
 	d.resynced = time.Now()
-	var rest []*entry
+	d.doubtful = doubtful{}
 	seen := map[*entry]struct{}{}
-	d.doubtful = nil
-	d.eachLocked(func(e *entry) {
+	d.eachEntryLocked(func(e *entry) {
 		if _, twice := seen[e]; twice {
 			return
 		}
 		seen[e] = struct{}{}
 		if e.used.Load() != 0 {
-			d.doubtful = append(d.doubtful, e)
+			d.doubtful.first = append(d.doubtful.first, e.key())
 		} else {
-			rest = append(rest, e)
+			d.doubtful.rest = append(d.doubtful.rest, e.key())
 		}
 	})
-	d.doubtful = append(d.doubtful, rest...)
+	d.shelves.each(func(s *shelf) { s.doubt = s.all() })
 	d.wake()
 }

@@ -20,7 +20,7 @@ type call struct {
 	done chan struct{}
 
 	// Set before done is closed.
-	entry *entry
+	value *value
 	err   error
 
 	// overtaken says that the name was announced as changed while it was being loaded. The directory's mu guards it.
@@ -28,16 +28,16 @@ type call struct {
 }
 
 // load returns what PostgreSQL knows about a name.
-func (d *Directory) load(k key, hash uint64) (*entry, error) {
-	c, e, err := d.join(k, hash)
+func (d *Directory) load(k key, hash uint64) (*value, error) {
+	c, v, err := d.join(k, hash)
 	if c == nil {
-		return e, err
+		return v, err
 	}
 	timer := time.NewTimer(d.o.LoadTimeout)
 	defer timer.Stop()
 	select {
 	case <-c.done:
-		return c.entry, c.err
+		return c.value, c.err
 	case <-timer.C:
 		d.metrics.timeouts.Inc()
 		return nil, ErrAway
@@ -45,11 +45,11 @@ func (d *Directory) load(k key, hash uint64) (*entry, error) {
 }
 
 // join returns the call to wait for, or, if there is none, what has become known in the meantime.
-func (d *Directory) join(k key, hash uint64) (*call, *entry, error) {
+func (d *Directory) join(k key, hash uint64) (*call, *value, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if e := d.knownLocked(k, hash); e != nil {
-		return nil, e, nil
+	if v, known := d.valueLocked(k, hash); known {
+		return nil, v, nil
 	}
 	if d.unknown.has(hash) {
 		return nil, nil, ErrUnknown
@@ -82,18 +82,35 @@ func (d *Directory) join(k key, hash uint64) (*call, *entry, error) {
 	return c, nil, nil
 }
 
-// knownLocked returns the entry of a name, from wherever it is.
-func (d *Directory) knownLocked(k key, hash uint64) *entry {
+// entryLocked returns the entry of a name that has one.
+func (d *Directory) entryLocked(k key, hash uint64) *entry {
 	if e := d.held.get(hash); e != nil && e.key() == k {
-		return e
-	}
-	if e := d.front.place(hash).Load(); e != nil && e.key() == k {
 		return e
 	}
 	if e, ok := d.cache.Get(hash); ok && e.key() == k {
 		return e
 	}
 	return nil
+}
+
+// shelfLocked returns the shelf that a link is on, and where; -1 if it is on none.
+func (d *Directory) shelfLocked(k key, hash uint64) (*shelf, int) {
+	if k.kind != kindLink {
+		return nil, -1
+	}
+	s := d.shelves.place(hash).Load()
+	return s, s.find(hash, k.host, []byte(k.name))
+}
+
+// valueLocked returns what is known of a name, and whether anything is.
+func (d *Directory) valueLocked(k key, hash uint64) (v *value, known bool) {
+	if s, i := d.shelfLocked(k, hash); i >= 0 {
+		return &value{link: s.at(i)}, true
+	}
+	if e := d.entryLocked(k, hash); e != nil {
+		return e.value.Load(), true
+	}
+	return nil, false
 }
 
 // loader loads what is queued until there is nothing.
@@ -148,9 +165,9 @@ func (d *Directory) settle(calls []*call, values map[key]*value, err error) {
 		case err != nil:
 			c.err = ErrAway
 		case v != nil:
-			c.entry = d.becomesKnownLocked(c.key, c.hash, v)
+			c.value = d.becomesKnownLocked(c.key, c.hash, v)
 			if c.overtaken {
-				d.changed[c.hash] = c.entry
+				d.changed[c.key] = struct{}{}
 				d.wake()
 			}
 		default:
@@ -163,17 +180,26 @@ func (d *Directory) settle(calls []*call, values map[key]*value, err error) {
 	}
 }
 
-func (d *Directory) becomesKnownLocked(k key, hash uint64, v *value) *entry {
-	if e := d.knownLocked(k, hash); e != nil { // its value may be newer
-		d.changed[hash] = e
+// becomesKnownLocked makes known what a visitor's load found, and returns what is known now.
+func (d *Directory) becomesKnownLocked(k key, hash uint64, v *value) *value {
+	if known, ok := d.valueLocked(k, hash); ok { // it may be newer
+		d.changed[k] = struct{}{}
 		d.wake()
-		return e
+		return known
 	}
-	e := newEntry(k, v)
-	e.use()
-	d.holdLocked(e, hash)
+	if a := d.asking[k]; a != nil {
+		a.loaded = true
+	}
+	if v.fits() {
+		_, evicted := d.shelves.add(hash, v.link, true, true)
+		d.metrics.evicted.Add(float64(evicted))
+	} else {
+		e := newEntry(k, v)
+		e.use()
+		d.holdLocked(e, hash)
+	}
 	d.unsaved.Store(true)
-	return e
+	return v
 }
 
 func (d *Directory) awayLocked(err error) {

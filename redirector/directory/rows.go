@@ -75,7 +75,7 @@ func (d *Directory) scanLinks(rows pgx.Rows, found map[key]*value) error {
 		if err := rows.Scan(&r.id, &r.profile, &r.host, &r.code, &r.url, &r.mode, &r.utm[0], &r.utm[1], &r.utm[2], &r.utm[3], &r.utm[4], &r.zone); err != nil {
 			return err
 		}
-		found[key{kindLink, r.host, r.code}] = &value{link: d.newLink(r)}
+		found[key{kindLink, r.host, r.code}] = &value{link: d.newRecord(r)}
 	}
 	return rows.Err()
 }

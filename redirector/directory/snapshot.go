@@ -1,12 +1,14 @@
 package directory
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"time"
@@ -40,82 +42,130 @@ func (d *Directory) save() {
 		return
 	}
 	began := time.Now()
-	file, names := d.encode()
-	if err := replaceFile(d.o.Snapshot, file); err != nil {
+	var names int
+	var size int64
+	err := replaceFile(d.o.Snapshot, func(file *os.File) (err error) {
+		names, size, err = d.write(file)
+		return err
+	})
+	if err != nil {
 		d.unsaved.Store(true)
 		d.log.Warn("the snapshot of profiles and links could not be written", "error", err)
 		return
 	}
-	d.metrics.snapshotBytes.Set(float64(len(file)))
+	d.metrics.snapshotBytes.Set(float64(size))
 	d.metrics.snapshotTime.SetToCurrentTime()
-	d.log.Debug("wrote the snapshot of profiles and links", "names", names, "bytes", len(file), "took", time.Since(began).Round(time.Millisecond))
+	d.log.Debug("wrote the snapshot of profiles and links", "names", names, "bytes", size, "took", time.Since(began).Round(time.Millisecond))
 }
 
-// encode returns a snapshot within its bound: what visitors used since the last one before the rest.
-func (d *Directory) encode() (file []byte, names int) {
-	var used, rest []*entry
+// body writes a snapshot's body, as much of it as is within the bound.
+type body struct {
+	out    *bufio.Writer
+	crc    uint32
+	size   int64 // with the header
+	most   int64
+	record []byte // the next one
+}
+
+// add writes the next record and tells whether it had room.
+func (b *body) add() (added bool, err error) {
+	n := int64(len(b.record))
+	if n == 0 || b.size+n > b.most {
+		return false, nil
+	}
+	b.size += n
+	b.crc = crc32.Update(b.crc, castagnoli, b.record)
+	_, err = b.out.Write(b.record)
+	return true, err
+}
+
+// write writes a snapshot within its bound: what visitors used since the last one before the rest. It goes to the file as it is made: there may be millions of links.
+func (d *Directory) write(file io.WriteSeeker) (names int, size int64, err error) {
+	b := &body{out: bufio.NewWriterSize(file, 64<<10), size: int64(snapshotHeader), most: d.o.SnapshotBytes}
+	if _, err := b.out.Write(make([]byte, snapshotHeader)); err != nil {
+		return 0, 0, err
+	}
+	for host := range *d.domains.Load() {
+		b.record = appendText(append(b.record[:0], domainRecord), host)
+		if _, err := b.add(); err != nil {
+			return 0, 0, err
+		}
+	}
+	entries := d.entriesByUse()
+	var shelves []*shelf
+	var recent []uint64
+	d.shelves.each(func(s *shelf) {
+		shelves = append(shelves, s)
+		recent = append(recent, s.recent.Swap(0))
+	})
+	for pass := range entries {
+		for _, e := range entries[pass] {
+			e.used.And(^uint32(usedSnapshot))
+			b.record = d.appendValue(b.record[:0], e.value.Load())
+			added, err := b.add()
+			if err != nil {
+				return 0, 0, err
+			}
+			if added {
+				names++
+			}
+		}
+		for i, s := range shelves {
+			for some := recent[i]; some != 0; some &= some - 1 {
+				b.record = s.at(bits.TrailingZeros64(some)).appendSnapshot(b.record[:0], d.zones)
+				added, err := b.add()
+				if err != nil {
+					return 0, 0, err
+				}
+				if added {
+					names++
+				}
+			}
+			recent[i] ^= s.all() // the rest, next time
+		}
+	}
+	if err := b.out.Flush(); err != nil {
+		return 0, 0, err
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return 0, 0, err
+	}
+	header := append(make([]byte, 0, snapshotHeader), snapshotMagic...)
+	header = binary.LittleEndian.AppendUint32(header, snapshotVersion)
+	header = binary.LittleEndian.AppendUint64(header, uint64(b.size)-uint64(snapshotHeader))
+	_, err = file.Write(binary.LittleEndian.AppendUint32(header, b.crc))
+	return names, b.size, err
+}
+
+// entriesByUse returns the entries that were used since the last snapshot, and the rest.
+func (d *Directory) entriesByUse() (entries [2][]*entry) {
 	seen := map[*entry]struct{}{}
 	d.mu.RLock()
-	d.eachLocked(func(e *entry) {
+	defer d.mu.RUnlock()
+	d.eachEntryLocked(func(e *entry) {
 		if _, twice := seen[e]; twice {
 			return
 		}
 		seen[e] = struct{}{}
 		if e.used.Load()&usedSnapshot != 0 {
-			used = append(used, e)
+			entries[0] = append(entries[0], e)
 		} else {
-			rest = append(rest, e)
+			entries[1] = append(entries[1], e)
 		}
 	})
-	d.mu.RUnlock()
-
-	file = make([]byte, snapshotHeader)
-	for host := range *d.domains.Load() {
-		file = append(file, domainRecord)
-		file = appendText(file, host)
-	}
-	for _, some := range [][]*entry{used, rest} {
-		for _, e := range some {
-			e.used.And(^uint32(usedSnapshot))
-			before := len(file)
-			file = appendValue(file, e.value.Load())
-			if int64(len(file)) > d.o.SnapshotBytes {
-				file = file[:before]
-				continue
-			}
-			if len(file) > before {
-				names++
-			}
-		}
-	}
-	body := file[snapshotHeader:]
-	header := append(file[:0], snapshotMagic...)
-	header = binary.LittleEndian.AppendUint32(header, snapshotVersion)
-	header = binary.LittleEndian.AppendUint64(header, uint64(len(body)))
-	binary.LittleEndian.AppendUint32(header, crc32.Checksum(body, castagnoli))
-	return file, names
+	return entries
 }
 
-func appendText(b []byte, s string) []byte {
+func appendText[T string | []byte](b []byte, s T) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// appendLink appends a link's record.
-func appendLink(b []byte, r linkRow) []byte {
-	b = append(b, byte(kindLink))
-	b = binary.AppendUvarint(b, r.id)
-	b = binary.AppendUvarint(b, r.profile)
-	for _, s := range [...]string{r.host, r.code, r.url, r.mode, r.utm[0], r.utm[1], r.utm[2], r.utm[3], r.utm[4], r.zone} {
-		b = appendText(b, s)
-	}
-	return b
-}
-
-func appendValue(b []byte, v *value) []byte {
+func (d *Directory) appendValue(b []byte, v *value) []byte {
 	switch {
 	case v == nil: // what does not exist any more is not worth keeping
+	case v.link != nil:
+		b = v.link.appendSnapshot(b, d.zones)
 	case v.profile == nil:
-		b = append(b, v.link.record...)
 	default:
 		r := v.profile.row
 		b = append(b, byte(kindProfile))
@@ -132,8 +182,8 @@ func appendValue(b []byte, v *value) []byte {
 	return b
 }
 
-// replaceFile puts content in place of the file at path, wholly or not at all.
-func replaceFile(path string, content []byte) error {
+// replaceFile puts what write writes in place of the file at path, wholly or not at all.
+func replaceFile(path string, write func(*os.File) error) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make the snapshot's directory: %w", err)
@@ -143,8 +193,7 @@ func replaceFile(path string, content []byte) error {
 	if err != nil {
 		return fmt.Errorf("make snapshot: %w", err)
 	}
-	_, err = file.Write(content)
-	err = errors.Join(err, file.Sync(), file.Close())
+	err = errors.Join(write(file), file.Sync(), file.Close())
 	if err == nil {
 		err = os.Rename(temporary, path)
 	}
@@ -168,6 +217,7 @@ func (d *Directory) restore() {
 	if err == nil {
 		if names, err = d.decode(body); err != nil {
 			d.cache.Clear()
+			d.shelves.clear()
 		}
 	}
 	if err != nil {
@@ -225,7 +275,7 @@ func (d *Directory) decode(body []byte) (names int, err error) {
 		case byte(kindLink):
 			row := r.link()
 			if !r.broken {
-				d.remember(key{kindLink, row.host, row.code}, &value{link: d.newLink(row)})
+				d.remember(key{kindLink, row.host, row.code}, &value{link: d.newRecord(row)})
 				names++
 			}
 		case byte(kindProfile):
@@ -245,10 +295,23 @@ func (d *Directory) decode(body []byte) (names int, err error) {
 	return names, nil
 }
 
-// remember puts a value into the cache. Ristretto drops what comes too fast, so it is waited for.
+// remember makes a value known if there is room: what the snapshot has first was used more lately.
 func (d *Directory) remember(k key, v *value) {
-	e, hash := newEntry(k, v), d.hashOf(k)
-	if !d.cache.Set(hash, e, v.cost()) {
+	if v.link == nil && v.profile == nil {
+		return // a name that nobody can ask for
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	hash := d.hashOf(k)
+	if _, known := d.valueLocked(k, hash); known {
+		return
+	}
+	if v.fits() {
+		d.shelves.add(hash, v.link, false, false)
+		return
+	}
+	e := newEntry(k, v)
+	if !d.cache.Set(hash, e, v.cost()) { // Ristretto drops what comes too fast, so it is waited for
 		d.cache.Wait()
 		d.cache.Set(hash, e, v.cost())
 	}

@@ -33,7 +33,7 @@ func (d *Directory) know(row linkRow) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	k := key{kindLink, row.host, row.code}
-	d.becomesKnownLocked(k, d.hashOf(k), &value{link: d.newLink(row)})
+	d.becomesKnownLocked(k, d.hashOf(k), &value{link: d.newRecord(row)})
 }
 
 func TestASnapshotIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
@@ -86,7 +86,13 @@ func FuzzSnapshot(f *testing.F) {
 	k := key{kindProfile, "", "aurora"}
 	d.becomesKnownLocked(k, d.hashOf(k), &value{profile: d.newProfile(profileRow{id: 3, zone: "UTC", shown: page.Profile{Handle: "aurora", Links: []page.Link{{Code: "a"}}}})})
 	d.mu.Unlock()
-	file, names := d.encode()
+	d.save()
+	file, err := os.ReadFile(o.Snapshot)
+	require.NoError(f, err)
+	body, err := openSnapshot(file)
+	require.NoError(f, err)
+	names, err := d.decode(body)
+	require.NoError(f, err)
 	require.Equal(f, 2, names)
 	f.Add(file)
 	f.Add(file[:len(file)-2])
@@ -106,6 +112,7 @@ func FuzzSnapshot(f *testing.F) {
 		}
 		if _, err := d.decode(body); err != nil {
 			d.cache.Clear()
+			d.shelves.clear()
 		}
 	})
 }

@@ -4,15 +4,19 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 )
 
-// TestWalk changes links, asks for them, cuts PostgreSQL off, ends the listener, lets what is held turn over and has the cache let go of links, at
-// random, with a front in which links drive each other out; when all is quiet, the directory agrees with PostgreSQL. A seed that failed is walked again with SPILLWAY_SEED=….
+// TestWalk changes links, asks for them, cuts PostgreSQL off, ends the listener, lets what is held turn over and has shelves and cache let go of links, at
+// random, with so few shelves that links drive each other out, and links that are too large for them now and then; when all is quiet, the
+// directory agrees with PostgreSQL. A seed that failed is walked again with SPILLWAY_SEED=….
 func TestWalk(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("SPILLWAY_SEED"); s != "" {
@@ -23,7 +27,10 @@ func TestWalk(t *testing.T) {
 	t.Logf("SPILLWAY_SEED=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	w := newWorld(t)
-	d := w.directory(Options{CacheBytes: 1 << 20, LoadTimeout: 200 * time.Millisecond, places: 16}, true)
+	d := w.directory(Options{CacheBytes: 1 << 20, LoadTimeout: 200 * time.Millisecond, Snapshot: filepath.Join(t.TempDir(), "snapshot")}, false)
+	d.shelves = newShelves(2 * (shelfBytes + shelfItself))
+	w.run(d)
+	w.eventually("listening", func() bool { return testutil.ToFloat64(d.metrics.listening) == 1 })
 	id := w.profile("aurora")
 	const codes = 60
 	truth := map[string]string{} // code → where it leads
@@ -38,12 +45,12 @@ func TestWalk(t *testing.T) {
 		code := fmt.Sprintf("c%d", random.IntN(codes))
 		switch n := random.IntN(100); {
 		case n < 55:
-			for range 1 + random.IntN(2*frontChance) { // so that it comes to the front, or not
+			for range 1 + random.IntN(8) {
 				d.Link("", []byte(code))
 			}
 			// served, whatever it is: an older answer is allowed while it is busy
 		case n < 80:
-			url := fmt.Sprintf("https://example.com/%d", step)
+			url := fmt.Sprintf("https://example.com/%d/%s", step, strings.Repeat("x", []int{0, 0, 20, 300, 600, 900, 2 * maxRecord}[random.IntN(7)]))
 			if _, there := truth[code]; there {
 				w.exec(`UPDATE links SET url = $2, deleted_at = NULL WHERE code = $1`, code, url)
 			} else {
@@ -63,8 +70,17 @@ func TestWalk(t *testing.T) {
 			open = !open
 		case n < 95:
 			w.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spillway listen' AND datname = current_database()`)
-		case n < 98: // as the cache does when it is full, whenever it likes
-			d.cache.Del(d.hash(kindLink, "", []byte(code)))
+		case n < 97: // as shelves and the cache do when they are full
+			k := key{kindLink, "", code}
+			hash := d.hashOf(k)
+			d.mu.Lock()
+			if _, i := d.shelfLocked(k, hash); i >= 0 {
+				d.shelves.replace(hash, i, nil)
+			}
+			d.mu.Unlock()
+			d.cache.Del(hash)
+		case n < 98:
+			d.save()
 		default:
 			d.mu.Lock()
 			d.turnLocked()
@@ -81,6 +97,7 @@ func TestWalk(t *testing.T) {
 			return leads(d, "", code) == answers(code)
 		})
 	}
+	require.NotZero(t, testutil.ToFloat64(d.metrics.evicted), "links drove each other out")
 	// And it stays so.
 	for n := range codes {
 		code := fmt.Sprintf("c%d", n)

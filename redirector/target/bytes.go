@@ -44,16 +44,44 @@ func appendValue(dst, segment []byte) []byte {
 	return dst
 }
 
-// appendDecoded appends the byte that s[i] begins to spell and returns how many further bytes of s it took. A percent sign that
-// begins no escape stands for itself, as everywhere on the web.
+// appendDecoded appends the byte that s[i] begins to spell and returns how many further bytes of s it took.
 func appendDecoded[T string | []byte](dst []byte, s T, i int) ([]byte, int) {
+	c, n := decoded(s, i)
+	return append(dst, c), n
+}
+
+// decoded returns the byte that s[i] begins to spell and how many further bytes of s it took. A percent sign that begins no escape stands
+// for itself, as everywhere on the web.
+func decoded[T string | []byte](s T, i int) (c byte, n int) {
 	switch c := s[i]; {
 	case c == '+':
-		return append(dst, ' '), 0
+		return ' ', 0
 	case c == '%' && escape(s, i):
-		return append(dst, digit(s[i+1])<<4|digit(s[i+2])), 2
+		return digit(s[i+1])<<4 | digit(s[i+2]), 2
 	default:
-		return append(dst, c), 0
+		return c, 0
+	}
+}
+
+// compareNames orders two parameters by their decoded names. Each ends where the next one begins, or with its bytes.
+func compareNames(a, b []byte) int {
+	i, j := 0, 0
+	for {
+		endA, endB := i == len(a) || a[i] == '=' || a[i] == '&', j == len(b) || b[j] == '=' || b[j] == '&'
+		switch {
+		case endA && endB:
+			return 0
+		case endA:
+			return -1
+		case endB:
+			return 1
+		}
+		x, n := decoded(a, i)
+		y, m := decoded(b, j)
+		if x != y {
+			return int(x) - int(y)
+		}
+		i, j = i+1+n, j+1+m
 	}
 }
 

@@ -7,10 +7,13 @@
 package target
 
 import (
-	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"net/url"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/idna"
@@ -58,31 +61,25 @@ type Settings struct {
 // MaxURL is the greatest length of a target, in bytes.
 const MaxURL = 8 << 10
 
-// Target is prepared once and then asked by every visitor. It is not changed any more and may be used by many at once. There may be millions:
-// what only a visitor's query string needs is kept only where it counts.
+// Target is prepared once and then asked by every visitor. It is not changed any more and may be used by many at once. There may be millions, so
+// it has no pointers but into two pieces of bytes, and can be laid over them wherever they are kept (Tail, Over).
 type Target struct {
-	plain []byte // what a visitor without a query string gets
-	merge *merge // nil: the visitor's query string is dropped
-}
-
-// merge puts a visitor's query string into a target.
-type merge struct {
+	plain     []byte // what a visitor without a query string gets: the base, then the fragment with its "#", if any
+	names     []byte // where in the base a parameter of each name begins, two bytes each, ordered by the decoded names
+	query     uint16 // where the base's first parameter begins; the base's end when there is none
+	fragment  uint16 // where the base ends
 	mode      Mode
-	base      []byte // plain without its fragment
-	fragment  []byte // with its "#"; empty when there is none
-	separator string // what stands between base and one more parameter
-	query     int    // where base's first parameter begins; len(base) when there is none
-	names     map[string]int
+	separator byte // what stands between the base and one more parameter; zero: nothing
 }
 
 // Prepare checks the settings and does whatever does not depend on the visitor.
-func Prepare(s Settings) (*Target, error) {
+func Prepare(s Settings) (Target, error) {
 	if len(s.URL) > MaxURL {
-		return nil, fmt.Errorf("target of %d bytes: at most %d", len(s.URL), MaxURL)
+		return Target{}, fmt.Errorf("target of %d bytes: at most %d", len(s.URL), MaxURL)
 	}
 	origin, rest, err := split(s.URL)
 	if err != nil {
-		return nil, err
+		return Target{}, err
 	}
 	rest, fragment, hasFragment := strings.Cut(rest, "#")
 	path, query, hasQuery := strings.Cut(rest, "?")
@@ -96,47 +93,66 @@ func Prepare(s Settings) (*Target, error) {
 		own[p.name] = p.value != ""
 	}
 
-	t := &merge{mode: s.Mode}
-	t.base = appendSafe(append(t.base, origin...), path)
+	base := appendSafe(append([]byte(nil), origin...), path)
 	if hasQuery {
-		t.base = append(t.base, '?')
+		base = append(base, '?')
 	}
-	t.query = len(t.base)
-	var scratch [64]byte
-	between := ""
+	first, between := len(base), ""
+	named := map[string]int{} // name → where a parameter of it begins
 	for segment := range segments(query) {
-		name := string(appendName(scratch[:0], segment))
+		name := string(appendName(nil, segment))
 		if s.Mode == Override && own[name] {
 			continue
 		}
-		t.base = appendSafe(append(t.base, between...), segment)
+		base = append(base, between...)
+		if _, known := named[name]; !known && segment != "" { // empty segments have no name
+			named[name] = len(base)
+		}
+		base = appendSafe(base, segment)
 		between = "&"
-		t.remember(name, segment)
 	}
-	t.separate()
 	for _, p := range settings {
-		if _, taken := t.names[p.name]; taken || p.value == "" {
+		if _, taken := named[p.name]; taken || p.value == "" {
 			continue
 		}
-		if t.separator == "?" {
-			t.query = len(t.base) + 1
+		if c := separator(base, first); c != 0 {
+			if base = append(base, c); c == '?' {
+				first = len(base)
+			}
 		}
-		t.base = append(t.base, t.separator...)
-		t.base = append(t.base, p.name...)
-		t.base = append(t.base, '=')
-		t.base = append(t.base, url.QueryEscape(p.value)...)
-		t.remember(p.name, p.name)
-		t.separate()
+		named[p.name] = len(base)
+		base = append(append(append(base, p.name...), '='), url.QueryEscape(p.value)...)
 	}
+	end := len(base)
+	plain := base
 	if hasFragment {
-		t.fragment = appendSafe([]byte{'#'}, fragment)
+		plain = appendSafe(append(base, '#'), fragment)
 	}
-	plain := append(append(make([]byte, 0, len(t.base)+len(t.fragment)), t.base...), t.fragment...)
+	if len(plain) > math.MaxUint16 {
+		return Target{}, fmt.Errorf("target of %d bytes when it is encoded: at most %d", len(plain), math.MaxUint16)
+	}
 	if s.Mode == Off {
-		return &Target{plain: plain}, nil
+		return Target{plain: plain}, nil
 	}
-	t.base, t.fragment = plain[:len(t.base):len(t.base)], plain[len(t.base):]
-	return &Target{plain: plain, merge: t}, nil
+	t := Target{plain: plain, query: uint16(first), fragment: uint16(end), mode: s.Mode, separator: separator(plain[:end], first)}
+	begins := slices.Collect(maps.Values(named))
+	slices.SortFunc(begins, func(a, b int) int { return compareNames(base[a:end], base[b:end]) })
+	for _, at := range begins {
+		t.names = binary.LittleEndian.AppendUint16(t.names, uint16(at))
+	}
+	return t, nil
+}
+
+// separator returns what stands between a base, whose first parameter begins at first, and one more parameter; zero: nothing.
+func separator(base []byte, first int) byte {
+	switch last := base[len(base)-1]; {
+	case first == len(base) && last != '?':
+		return '?'
+	case first == len(base) || last == '&':
+		return 0
+	default:
+		return '&'
+	}
 }
 
 // split checks scheme and host and returns them apart from the rest.
@@ -203,45 +219,47 @@ func cutLast(s, separator string) (before, after string, found bool) {
 	return s, "", false
 }
 
-// Within has t use the bytes of b for its own, if they stand there, so that they are in memory once. It is called before t is used by others, and b
-// is not changed any more. It tells whether it was so.
-func (t *Target) Within(b []byte) bool {
-	at := bytes.Index(b, t.plain)
-	if at < 0 {
-		return false
+// tailHeader is the length of what a tail has before the names: mode, separator, query and fragment.
+const tailHeader = 1 + 1 + 2 + 2
+
+// Tail appends what a target is beside its plain address, for Over: nothing when the visitor's query string is dropped.
+func (t *Target) Tail(b []byte) []byte {
+	if t.mode == Off {
+		return b
 	}
-	t.plain = b[at : at+len(t.plain) : at+len(t.plain)]
-	if m := t.merge; m != nil {
-		m.base, m.fragment = t.plain[:len(m.base):len(m.base)], t.plain[len(m.base):]
-	}
-	return true
+	b = binary.LittleEndian.AppendUint16(append(b, byte(t.mode), t.separator), t.query)
+	return append(binary.LittleEndian.AppendUint16(b, t.fragment), t.names...)
 }
 
-// Merges tells whether the visitor's query string changes the address. A nil t does not.
-func (t *Target) Merges() bool { return t != nil && t.merge != nil }
-
-// remember gives every name of the base a number. Empty segments have no name.
-func (t *merge) remember(name, segment string) {
-	if segment == "" {
-		return
+// Over lays a target over the bytes of another one's plain address and tail, which are not changed any more. Nothing is allocated.
+func Over(plain, tail []byte) Target {
+	if len(tail) < tailHeader {
+		return Target{plain: plain}
 	}
-	if t.names == nil {
-		t.names = map[string]int{}
-	}
-	if _, known := t.names[name]; !known {
-		t.names[name] = len(t.names)
+	return Target{
+		plain: plain, names: tail[tailHeader:], mode: Mode(tail[0]), separator: tail[1],
+		query: binary.LittleEndian.Uint16(tail[2:]), fragment: binary.LittleEndian.Uint16(tail[4:]),
 	}
 }
 
-func (t *merge) separate() {
-	switch last := t.base[len(t.base)-1]; {
-	case t.query == len(t.base) && last != '?':
-		t.separator = "?"
-	case t.query == len(t.base) || last == '&':
-		t.separator = ""
-	default:
-		t.separator = "&"
+// find returns the number of a parameter's name among the base's names.
+func (t *Target) find(segment []byte) (number int, found bool) {
+	if len(segment) == 0 {
+		return 0, false
 	}
+	low, high := 0, len(t.names)/2
+	for low < high {
+		middle := (low + high) / 2
+		switch c := compareNames(t.plain[binary.LittleEndian.Uint16(t.names[2*middle:]):t.fragment], segment); {
+		case c == 0:
+			return middle, true
+		case c < 0:
+			low = middle + 1
+		default:
+			high = middle
+		}
+	}
+	return 0, false
 }
 
 // Plain returns the address for a visitor without a query string. It must not be changed.
@@ -253,38 +271,33 @@ type numbers [MaxURL/2/64 + 1]uint64
 // Append appends the address for a visitor who came with a query string (without its "?", as sent). Parameters that are Spillway's
 // own (see Marks) are left out. Nothing is allocated but what dst needs to grow.
 func (t *Target) Append(dst, query []byte) []byte {
-	if t.merge == nil || len(query) == 0 {
+	if t.mode == Off || len(query) == 0 {
 		return append(dst, t.plain...)
 	}
-	return t.merge.append(dst, query)
-}
-
-func (t *merge) append(dst, query []byte) []byte {
-	var scratch [64]byte
 	var replaced numbers
 	collides := false
 	if t.mode == Override && len(t.names) > 0 {
 		for segment := range segments(query) {
 			if foreign(segment) {
-				if n, taken := t.names[string(appendName(scratch[:0], segment))]; taken {
+				if n, taken := t.find(segment); taken {
 					replaced[n/64] |= 1 << (n % 64)
 					collides = true
 				}
 			}
 		}
 	}
-	separator := t.separator
+	base, separator := t.plain[:t.fragment], t.separator
 	if !collides {
-		dst = append(dst, t.base...)
+		dst = append(dst, base...)
 	} else {
-		dst = append(dst, t.base[:t.query]...)
-		separator = ""
-		for segment := range segments(t.base[t.query:]) {
-			if n, named := t.names[string(appendName(scratch[:0], segment))]; named && len(segment) > 0 && replaced[n/64]&(1<<(n%64)) != 0 {
+		dst = append(dst, base[:t.query]...)
+		separator = 0
+		for segment := range segments(base[t.query:]) {
+			if n, named := t.find(segment); named && replaced[n/64]&(1<<(n%64)) != 0 {
 				continue
 			}
-			dst = append(append(dst, separator...), segment...)
-			separator = "&"
+			dst = append(appendByte(dst, separator), segment...)
+			separator = '&'
 		}
 	}
 	for segment := range segments(query) {
@@ -292,14 +305,22 @@ func (t *merge) append(dst, query []byte) []byte {
 			continue
 		}
 		if t.mode == Append {
-			if _, taken := t.names[string(appendName(scratch[:0], segment))]; taken {
+			if _, taken := t.find(segment); taken {
 				continue
 			}
 		}
-		dst = appendSafe(append(dst, separator...), segment)
-		separator = "&"
+		dst = appendSafe(appendByte(dst, separator), segment)
+		separator = '&'
 	}
-	return append(dst, t.fragment...)
+	return append(dst, t.plain[t.fragment:]...)
+}
+
+// appendByte appends c unless it is zero.
+func appendByte(dst []byte, c byte) []byte {
+	if c == 0 {
+		return dst
+	}
+	return append(dst, c)
 }
 
 // foreign tells whether a segment of the visitor's query is a parameter, and not one of ours.

@@ -1,6 +1,7 @@
 package target
 
 import (
+	"fmt"
 	"net/url"
 	"strings"
 	"testing"
@@ -8,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func prepare(t testing.TB, s Settings) *Target {
+func prepare(t testing.TB, s Settings) Target {
 	target, err := Prepare(s)
 	require.NoError(t, err)
 	return target
@@ -58,10 +59,27 @@ func TestAppend(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			target := prepare(t, c.settings)
 			require.Equal(t, c.want, string(target.Append(nil, []byte(c.query))))
+			over := Over(target.Plain(), target.Tail(nil))
+			require.Equal(t, c.want, string(over.Append(nil, []byte(c.query))), "laid over its bytes")
 			_, err := url.Parse(c.want)
 			require.NoError(t, err)
 		})
 	}
+}
+
+// TestManyParameters has more names than a visitor's query could be held against one by one, each of them found.
+func TestManyParameters(t *testing.T) {
+	var own, his, want strings.Builder
+	for n := range 500 {
+		fmt.Fprintf(&own, "&p%d=own", n)
+		fmt.Fprintf(&his, "&%%70%d=his", n)
+	}
+	prefix := "https://example.com/?"
+	target := prepare(t, Settings{URL: prefix + own.String()[1:], Mode: Append})
+	require.Equal(t, prefix+own.String()[1:]+"&p=1&q=2", string(target.Append(nil, []byte(his.String()[1:]+"&p=1&q=2"))))
+	target = prepare(t, Settings{URL: prefix + own.String()[1:] + "&q=2", Mode: Override})
+	want.WriteString(prefix + "q=2" + his.String())
+	require.Equal(t, want.String(), string(target.Append(nil, []byte(his.String()[1:]))))
 }
 
 func TestATargetThatIsNoneIsRefused(t *testing.T) {
@@ -154,6 +172,23 @@ func FuzzAppend(f *testing.F) {
 		}
 		if string(again.Plain()) != got {
 			t.Fatalf("%q became %q", got, again.Plain())
+		}
+		// What finds a name in the order of names finds what a search one by one does.
+		for segment := range segments([]byte(query)) {
+			_, found := target.find(segment)
+			there := false
+			if target.mode != Off && len(segment) > 0 {
+				for own := range segments(target.plain[target.query:target.fragment]) {
+					there = there || len(own) > 0 && string(appendName(nil, own)) == string(appendName(nil, segment))
+				}
+			}
+			if found != there {
+				t.Fatalf("%q in %q: found %v", segment, target.plain, found)
+			}
+		}
+		over := Over(target.Plain(), target.Tail(nil))
+		if laid := string(over.Append(nil, []byte(query))); laid != got {
+			t.Fatalf("%q, and %q laid over its bytes", got, laid)
 		}
 		ReadMarks([]byte(query), nil)
 	})

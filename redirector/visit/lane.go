@@ -101,7 +101,7 @@ func (h *Handler) plain(c *connection, v *visit, request []byte) (answer []byte)
 		return nil
 	}
 	h.begin(c, v)
-	location := h.clicked(v, link, request[5] == 'q', false, false, v.began)
+	location := h.clicked(v, &link, request[5] == 'q', false, false, v.began)
 
 	start := len(v.buffer)
 	b := append(v.buffer, "HTTP/1.1 302 Found\r\nDate: "...)

@@ -29,17 +29,17 @@ type names struct {
 	profiles map[string]*directory.Profile
 }
 
-func (n names) Link(host string, code []byte) (*directory.Link, error) {
+func (n names) Link(host string, code []byte) (directory.Link, error) {
 	if l := n.links[host+"/"+string(code)]; l != nil {
-		return l, nil
+		return *l, nil
 	}
 	if string(code) == "away" {
-		return nil, directory.ErrAway
+		return directory.Link{}, directory.ErrAway
 	}
 	if string(code) == "panic" {
 		panic("a mistake")
 	}
-	return nil, directory.ErrUnknown
+	return directory.Link{}, directory.ErrUnknown
 }
 
 func (n names) Profile(handle []byte) (*directory.Profile, error) {
@@ -112,7 +112,7 @@ func (k *keeper) take() []*event.Event {
 var late = time.Date(2025, 3, 14, 23, 30, 0, 123456000, time.UTC)
 
 func options(t testing.TB, journal Journal, views page.Views) Options {
-	prepare := func(s target.Settings) *target.Target {
+	prepare := func(s target.Settings) target.Target {
 		prepared, err := target.Prepare(s)
 		require.NoError(t, err)
 		return prepared

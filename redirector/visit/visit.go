@@ -39,7 +39,7 @@ import (
 
 // Names finds profiles and links: a *directory.Directory.
 type Names interface {
-	Link(host string, code []byte) (*directory.Link, error)
+	Link(host string, code []byte) (directory.Link, error)
 	Profile(handle []byte) (*directory.Profile, error)
 	Domain(host []byte) string
 }
@@ -187,7 +187,7 @@ func (h *Handler) click(ctx *fasthttp.RequestCtx, code []byte, scanned, head boo
 		h.notices.missing(ctx, err, h.notices.noLink)
 		return kindRedirect
 	}
-	location := h.clicked(v, link, scanned, h.owns(ctx, v, link.ProfileID, now), head, now)
+	location := h.clicked(v, &link, scanned, h.owns(ctx, v, link.ProfileID, now), head, now)
 	r := &ctx.Response
 	r.SetStatusCode(fasthttp.StatusFound)
 	r.Header.SetContentLength(0) // said to HEAD too
