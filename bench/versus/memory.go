@@ -3,7 +3,6 @@ package versus
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
 	"spillway.dev/bench/measure"
@@ -37,7 +36,7 @@ func (b *Bench) memory(ctx context.Context) (*Table, error) {
 	var grown, own measure.Series
 	for i := range pick(b, 2, 1) {
 		r, err := s.Service(ctx, "redirector", fmt.Sprintf("redirector-%d", i+1), stand.Any, "KAFKA_BROKERS="+kafka.Line(), "DATABASE_URL="+postgres.Line(),
-			"SPILLWAY_CACHE_BYTES="+strconv.Itoa(2<<30), "SPILLWAY_LOAD_TIMEOUT=30s")
+			"SPILLWAY_LOAD_TIMEOUT=30s")
 		if err != nil {
 			return nil, err
 		}
