@@ -112,6 +112,9 @@ func (s *shelf) use(i int) {
 	if s.recent.Load()&bit == 0 {
 		s.recent.Or(bit)
 	}
+	if s.uses[mostUses-1].Load()&bit != 0 {
+		return
+	}
 	for n := range s.uses {
 		if s.uses[n].Load()&bit == 0 {
 			s.uses[n].Or(bit)

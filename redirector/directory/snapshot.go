@@ -235,12 +235,16 @@ func readSnapshot(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("open snapshot: %w", err)
 	}
 	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, limit+1))
+	info, err := file.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("read snapshot: %w", err)
+		return nil, fmt.Errorf("size of the snapshot: %w", err)
 	}
-	if int64(len(b)) > limit {
+	if info.Size() > limit {
 		return nil, fmt.Errorf("larger than %d bytes", limit)
+	}
+	b := make([]byte, info.Size())
+	if _, err := io.ReadFull(file, b); err != nil {
+		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
 	return openSnapshot(b)
 }
