@@ -65,7 +65,7 @@ func (b *Bench) memory(ctx context.Context) (*Table, error) {
 	}
 	each := float64(bytes) / float64(links)
 	over := func(s measure.Series) measure.Series { return s.Times(1 / each) }
-	return &Table{Title: "Memory of known links", How: fmt.Sprintf("A redirector is asked for each of %d links of one profile, then rests until nothing is held beside its cache. What it has grown by is "+
+	return &Table{Title: "Memory of known links", How: fmt.Sprintf("A redirector with its default settings is asked for each of %d links of one profile, then rests until nothing is held beside its cache. What it has grown by is "+
 		"anonymous resident memory, by the kernel. A link's own bytes are its code, its target, and two ids of eight bytes.", links),
 		Rows: []Row{
 			{What: "resident memory a link, bytes", Ours: grown.String(), Peer: "its own bytes: " + measure.Number(each), Ratio: over(grown), Goal: 3},
