@@ -49,7 +49,7 @@ type Config struct {
 	Run           uint32        `name:"partition-run" env:"SPILLWAY_PARTITION_RUN" default:"128" help:"Events in a row that go to the same partition."`
 	Compression   string        `name:"compression" env:"SPILLWAY_COMPRESSION" default:"snappy" enum:"none,lz4,zstd,snappy" help:"Compression of what is sent to Kafka."`
 	Snapshot      string        `name:"snapshot" env:"SPILLWAY_SNAPSHOT" placeholder:"FILE" help:"File that keeps known profiles and links over a restart. Empty: the journal's directory with .snapshot behind it. 'none': no file."`
-	CacheBytes    int64         `name:"cache-bytes" env:"SPILLWAY_CACHE_BYTES" default:"134217728" help:"Memory for known profiles and links, in bytes."`
+	CacheBytes    int64         `name:"cache-bytes" env:"SPILLWAY_CACHE_BYTES" default:"134217728" help:"Memory for known profiles and links, in bytes. A link takes some 20 beside its code and target; links take three quarters at most, profiles the rest."`
 	LoadTimeout   time.Duration `name:"load-timeout" env:"SPILLWAY_LOAD_TIMEOUT" default:"1s" help:"How long a visitor waits for PostgreSQL to tell of an unseen profile or link."`
 	Connections   int           `name:"visitors-connections" env:"SPILLWAY_VISITORS_CONNECTIONS" default:"32768" help:"Most connections of visitors at once."`
 	Farewell      time.Duration `name:"farewell" env:"SPILLWAY_FAREWELL" default:"5s" help:"How long events are still sent to Kafka at the end. What is left is sent by the next start."`

@@ -35,8 +35,11 @@ func TestAChangeIsNotLostWhileItIsLoadedAgain(t *testing.T) {
 	d := alone(t, Options{})
 	d.know(row("a", "https://example.com/1"))
 	announce(d, "a")
-	work, _ := d.takeStale()
+	work, heard := d.takeStale()
 	require.Equal(t, []key{link("a")}, work.keys)
+	d.giveBack(work, heard) // PostgreSQL did not answer
+	again, _ := d.takeStale()
+	require.Equal(t, work, again)
 	require.Empty(t, d.changed)
 	announce(d, "a") // after the question was answered, before the answer is known
 	d.replace(work.keys, map[key]*value{link("a"): {link: d.newRecord(row("a", "https://example.com/2"))}})

@@ -205,7 +205,7 @@ func TestHitRatio(t *testing.T) {
 	if testing.Short() {
 		return
 	}
-	const links, asked = 50_000, 400_000
+	const links, asked = 30_000, 200_000
 	for _, part := range []float64{.02, .1, .3} {
 		ours, lru, best := hitRatios(t, links, asked, part, false)
 		t.Logf("room for %2.0f %%: shelves %.1f %%, LRU %.1f %%, best %.1f %%", 100*part, 100*ours, 100*lru, 100*best)
