@@ -206,7 +206,7 @@ func (d *Directory) Close() {
 
 // Link returns the link with a code on a host: an own domain as Domain returns it, or empty. Nothing is allocated when it is known.
 // Errors: ErrUnknown, ErrAway.
-func (d *Directory) Link(host string, code []byte) (Link, error) {
+func (d *Directory) Link(host string, code []byte) (l Link, err error) {
 	hash := d.hash(kindLink, host, code)
 	r, ok := d.shelves.find(hash, host, code)
 	if ok {
@@ -221,8 +221,7 @@ func (d *Directory) Link(host string, code []byte) (Link, error) {
 		}
 		r = v.link
 	}
-	l, ok := r.link(d.zones)
-	if !ok {
+	if !r.lay(&l, d.zones) {
 		return Link{}, ErrUnknown
 	}
 	return l, nil

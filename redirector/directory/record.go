@@ -97,20 +97,25 @@ func (r record) is(host string, code []byte) bool {
 	return int(r[0]) == len(host) && int(r[1]) == len(code) && string(r.code()) == string(code) && string(r.host()) == host
 }
 
-// link is the record as a link, laid over its bytes.
-func (r record) link(z *zones) (l Link, ok bool) {
+// lay lays a link over the record's bytes, and tells whether it leads somewhere.
+func (r record) lay(l *Link, z *zones) bool {
 	f := fields(r[2+int(r[0])+int(r[1]):])
 	flags := f[0]
 	f = f[1:]
-	l.ID, l.ProfileID = f.number(), f.number()
-	l.Zone = z.at(f.number()).location
-	plain := f.bytes()
+	var n uint64
+	l.ID, f = f.next()
+	l.ProfileID, f = f.next()
+	n, f = f.next()
+	l.Zone = z.at(n).location
+	n, f = f.next()
+	plain := f[:n:n]
 	var tail []byte
 	if flags&hasTail != 0 {
-		tail = f.bytes()
+		n, f = f[n:].next()
+		tail = f[:n:n]
 	}
 	l.Target = target.Over(plain, tail)
-	return l, flags&somewhere != 0
+	return flags&somewhere != 0
 }
 
 // appendSnapshot appends the link as a snapshot has it: what PostgreSQL holds (see fieldReader.link).
@@ -147,14 +152,17 @@ func (r record) appendSnapshot(b []byte, z *zones) []byte {
 // fields are a record's own, one after the other.
 type fields []byte
 
-func (f *fields) number() uint64 {
-	b := *f
-	if b[0] < 0x80 {
-		*f = b[1:]
-		return uint64(b[0])
+// next returns a number and what is behind it. Most are small.
+func (f fields) next() (n uint64, rest fields) {
+	size := 1
+	if n = uint64(f[0]); n >= 0x80 {
+		n, size = binary.Uvarint(f)
 	}
-	n, size := binary.Uvarint(b)
-	*f = b[size:]
+	return n, f[size:]
+}
+
+func (f *fields) number() (n uint64) {
+	n, *f = f.next()
 	return n
 }
 

@@ -58,12 +58,12 @@ func (s *shelves) place(hash uint64) *atomic.Pointer[shelf] {
 // find returns a link for a visitor, and notes that it was asked for.
 func (s *shelves) find(hash uint64, host string, code []byte) (record, bool) {
 	shelf := s.place(hash).Load()
-	i := shelf.find(hash, host, code)
+	r, i := shelf.look(hash, host, code)
 	if i < 0 {
 		return nil, false
 	}
 	shelf.use(i)
-	return shelf.at(i), true
+	return r, true
 }
 
 // each yields every shelf that is not empty.
@@ -77,18 +77,24 @@ func (s *shelves) each(yield func(*shelf)) {
 
 // find returns where a link is on a shelf; -1 if it is not. A nil shelf is empty.
 func (s *shelf) find(hash uint64, host string, code []byte) int {
+	_, i := s.look(hash, host, code)
+	return i
+}
+
+// look returns a link and where it is on a shelf; -1 if it is not. A nil shelf is empty.
+func (s *shelf) look(hash uint64, host string, code []byte) (record, int) {
 	if s == nil {
-		return -1
+		return nil, -1
 	}
 	prints := s.content[:s.count]
 	for from := 0; ; {
 		i := bytes.IndexByte(prints[from:], byte(hash))
 		if i < 0 {
-			return -1
+			return nil, -1
 		}
 		i += from
-		if s.at(i).is(host, code) {
-			return i
+		if r := s.at(i); r.is(host, code) {
+			return r, i
 		}
 		from = i + 1
 	}

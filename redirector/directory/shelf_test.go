@@ -104,7 +104,8 @@ func TestShelvesAgreeWithAMap(t *testing.T) {
 
 // profile is what linkRow.profile was.
 func (r record) profile() uint64 {
-	l, _ := r.link(newZones())
+	var l Link
+	r.lay(&l, newZones())
 	return l.ProfileID
 }
 
@@ -129,7 +130,8 @@ func TestARecordSaysWhatTheRowSaid(t *testing.T) {
 			row.mode = "" // not known, and so it stays
 		}
 		require.Equal(t, row, again)
-		link, ok := r.link(d.zones)
+		var link Link
+		ok := r.lay(&link, d.zones)
 		require.Equal(t, strings.HasPrefix(row.url, "https:") && row.mode != "", ok)
 		require.Equal(t, row.id, link.ID)
 		require.Equal(t, row.profile, link.ProfileID)
