@@ -72,6 +72,23 @@ func TestAChangeIsNotLostWhileItIsLoadedAgain(t *testing.T) {
 	require.Equal(t, ErrAway.Error(), leads(d, "", "a"))
 }
 
+func TestAVisitorsLoadThatAChangeOvertakesIsAskedForAgain(t *testing.T) {
+	for what, change := range map[string]func(*Directory){
+		"announced":  func(d *Directory) { announce(d, "a") },
+		"everything": func(d *Directory) { d.resync() },
+	} {
+		d := alone(t, Options{})
+		k := link("a")
+		c := &call{key: k, hash: d.hashOf(k), done: make(chan struct{})}
+		d.calls[k] = c
+		change(d)
+		d.settle([]*call{c}, map[key]*value{k: {link: d.newRecord(row("a", "https://example.com/1"))}}, nil)
+		require.Equal(t, "https://example.com/1", leads(d, "", "a"), what)
+		work, _ := d.takeStale()
+		require.Equal(t, []key{k}, work.keys, what)
+	}
+}
+
 func TestAnOlderAnswerDoesNotReplaceANewerOne(t *testing.T) {
 	d := alone(t, Options{LoadTimeout: 50 * time.Millisecond})
 	for _, newer := range []string{"https://example.com/3", "https://example.com/" + strings.Repeat("3", maxRecord)} {
