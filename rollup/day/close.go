@@ -9,7 +9,6 @@ package day
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -27,7 +26,8 @@ type Options struct {
 	Grace time.Duration
 	// CompareEvery is how often every day's events are counted again; zero: 1 h.
 	CompareEvery time.Duration
-	// SliceEvents is how many events are computed in one statement, which bounds its memory; zero: 1 million.
+	// SliceEvents is how many events of a day are computed in one statement, which bounds its memory: some 2 GB, or twice that where most
+	// profiles have one or two events a day; zero: 1.5 million. Small days are computed together, up to a fifth of it.
 	SliceEvents uint64
 	// MaxValues is how many values of a column a closed day keeps of a profile; zero: 1000. The rest of them is kept as one value: Other.
 	MaxValues int
@@ -56,6 +56,7 @@ type Closer struct {
 	mu      sync.Mutex // guards what follows
 	late    map[table.Date]bool
 	working bool
+	backlog int
 
 	compared time.Time // when all days were compared last
 	through  table.Date
@@ -72,7 +73,7 @@ func NewCloser(t *table.Tables, pool *pgxpool.Pool, o Options, m *Metrics, log *
 		o.CompareEvery = time.Hour
 	}
 	if o.SliceEvents == 0 {
-		o.SliceEvents = 1_000_000
+		o.SliceEvents = 1_500_000
 	}
 	if o.MaxValues == 0 {
 		o.MaxValues = 1000
@@ -113,6 +114,19 @@ func (c *Closer) Busy() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.late) > 0 || c.working
+}
+
+// Backlog is how many days are known to be due and not yet closed.
+func (c *Closer) Backlog() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.backlog
+}
+
+func (c *Closer) setBacklog(days int) {
+	c.mu.Lock()
+	c.backlog = days
+	c.mu.Unlock()
 }
 
 // Run closes days until ctx ends.
@@ -203,6 +217,7 @@ func (c *Closer) due(ctx context.Context, dates []table.Date, now time.Time) err
 	}
 	var failed error
 	shrunk := map[table.Date]bool{}
+	var differ []State
 	for _, s := range states {
 		switch {
 		case s.Expired || s.Date > c.over(now):
@@ -212,15 +227,34 @@ func (c *Closer) due(ctx context.Context, dates []table.Date, now time.Time) err
 				c.log.Warn("a closed day has fewer events than it was closed with: it is kept as it is", "date", s.Date, "closed", s.Closed, "events", s.Events)
 			}
 		case s.Differs():
-			began := time.Now()
-			_, err := c.Close(ctx, s.Date)
-			c.rested[s.Date] = now.Add(max(c.options.Rest, 10*time.Since(began)))
-			if errors.Is(err, ErrMoved) || errors.Is(err, ErrBusy) || errors.Is(err, ErrChanging) {
-				c.Late([]table.Date{s.Date})
-				c.log.Debug("a day is closed later", "date", s.Date, "reason", err)
-				err = nil
-			}
-			if err != nil {
+			differ = append(differ, s)
+		}
+	}
+	defer c.setBacklog(0)
+	for len(differ) > 0 {
+		c.setBacklog(len(differ))
+		dates := c.together(differ)
+		differ = differ[len(dates):]
+		began := time.Now()
+		results, err := c.closeTogether(ctx, dates)
+		if err != nil && len(dates) > 1 && ctx.Err() == nil && !errors.Is(err, ErrChanging) {
+			// It may be one of them that cannot be closed: the others do not wait for it.
+			results, err = c.closeEach(ctx, dates)
+		}
+		if errors.Is(err, ErrChanging) {
+			c.Late(dates)
+			c.log.Debug("days are closed later", "days", len(dates), "reason", err)
+			err = nil
+		}
+		failed = errors.Join(failed, err)
+		rest := max(c.options.Rest, 10*time.Since(began)/time.Duration(len(dates)))
+		for _, date := range dates {
+			c.rested[date] = now.Add(rest)
+			switch err := results[date].err; {
+			case errors.Is(err, ErrMoved) || errors.Is(err, ErrBusy):
+				c.Late([]table.Date{date})
+				c.log.Debug("a day is closed later", "date", date, "reason", err)
+			case err != nil:
 				failed = errors.Join(failed, err)
 			}
 		}
@@ -236,203 +270,31 @@ func (c *Closer) due(ctx context.Context, dates []table.Date, now time.Time) err
 	return failed
 }
 
-// State is what is known of a day.
-type State struct {
-	Date    table.Date
-	Events  uint64 // in the table of events
-	Closed  uint64 // as many it was closed with
-	Summed  uint64 // as many its closed rows add up to
-	Listed  bool   // it is listed as closed
-	Expired bool   // its events were dropped, or are about to be
-	Due     bool   // it is marked to be closed again; Closed is what its rows add up to
+// closeEach is closeTogether, a day at a time.
+func (c *Closer) closeEach(ctx context.Context, dates []table.Date) (map[table.Date]result, error) {
+	results := map[table.Date]result{}
+	var failed error
+	for _, d := range dates {
+		one, err := c.closeTogether(ctx, []table.Date{d})
+		results[d] = one[d]
+		failed = errors.Join(failed, err)
+	}
+	return results, failed
 }
 
-// Shrunk says that there are fewer events than the day was closed with.
-func (s State) Shrunk() bool { return s.Listed && s.Events < s.Closed }
+// mostTogether is how many days are computed in one statement at most: ClickHouse refuses a block of rows for more than a hundred partitions.
+const mostTogether = 50
 
-// Differs says that the closed day is not what its events are.
-func (s State) Differs() bool {
-	return !s.Shrunk() && s.Events > 0 && (!s.Listed || s.Due || s.Events != s.Closed || s.Events != s.Summed)
-}
-
-// Compare tells of the given dates, or of all if dates is nil, what events and closed rows there are. In the order of the dates.
-func (c *Closer) Compare(ctx context.Context, dates []table.Date) ([]State, error) {
-	expired, err := ReadExpired(ctx, c.pool)
-	if err != nil {
-		return nil, err
-	}
-	return Compare(ctx, c.tables, expired, dates)
-}
-
-// Compare is Closer.Compare, with the list of expired months given.
-func Compare(ctx context.Context, t *table.Tables, expired Expired, dates []table.Date) ([]State, error) {
-	where := ""
-	if dates != nil {
-		where = " WHERE date IN (" + table.Dates(dates) + ")"
-	}
-	closed, err := ReadClosed(ctx, t)
-	if err != nil {
-		return nil, err
-	}
-	states := map[table.Date]*State{}
-	state := func(d table.Date) *State {
-		if states[d] == nil {
-			day, listed := closed.Days[d]
-			states[d] = &State{Date: d, Closed: day.Events, Listed: listed, Expired: expired.Has(d)}
+// together returns the first days of a list that are closed in one go: each statement has a price of its own, which for a small day is more
+// than that of its events.
+func (c *Closer) together(differ []State) []table.Date {
+	var dates []table.Date
+	var events uint64
+	for _, s := range differ {
+		if events += s.Events; len(dates) == mostTogether || len(dates) > 0 && events > c.options.SliceEvents/5 {
+			break
 		}
-		return states[d]
+		dates = append(dates, s.Date)
 	}
-	var date uint16
-	var n uint64
-	for _, q := range []struct {
-		query string
-		field func(*State) *uint64
-	}{
-		// Closed rows first: what comes meanwhile makes the day look older than it is, never newer.
-		{"SELECT toUInt16(date) AS d, sumIf(events, dimension = '') FROM " + t.All("days") + where + " GROUP BY d", func(s *State) *uint64 { return &s.Summed }},
-		{"SELECT toUInt16(date) AS d, count() FROM " + t.All("events") + where + " GROUP BY d", func(s *State) *uint64 { return &s.Events }},
-	} {
-		if err := t.Each(ctx, q.query, []any{&date, &n}, func() error {
-			*q.field(state(table.Date(date))) = n
-			return nil
-		}); err != nil {
-			return nil, fmt.Errorf("compare days with their events: %w", err)
-		}
-	}
-	for _, d := range closed.Dates() {
-		if dates == nil || slices.Contains(dates, d) {
-			state(d)
-		}
-	}
-	for _, s := range states {
-		if s.Listed && s.Closed == 0 {
-			s.Due, s.Closed = true, s.Summed
-		}
-	}
-	list := make([]State, 0, len(states))
-	for _, d := range slices.Sorted(maps.Keys(states)) {
-		list = append(list, *states[d])
-	}
-	return list, nil
-}
-
-// ErrBusy is returned when another rollup is closing the day.
-var ErrBusy = errors.New("another rollup is closing the day")
-
-// ErrShrunk is returned when a day would be closed with fewer events than it was closed with before.
-var ErrShrunk = errors.New("the day has fewer events than it was closed with")
-
-// closingLocks is the first key of the advisory locks that keep rollups from doing the same work; the second is the date. They save work;
-// nothing depends on them.
-const closingLocks = 0x53505754
-
-// Close computes a day and swaps it in, and returns how many events it has. The day stays as it was when an error is returned, unless
-// the error is in listing it: then it is not yet listed, or with the number of events that it had before, and due again.
-func (c *Closer) Close(ctx context.Context, date table.Date) (events uint64, err error) {
-	conn, err := c.pool.Acquire(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("close %s: %w", date, err)
-	}
-	defer conn.Release()
-	var alone bool
-	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", closingLocks, int32(date)).Scan(&alone); err != nil {
-		return 0, fmt.Errorf("close %s: %w", date, err)
-	}
-	if !alone {
-		return 0, fmt.Errorf("close %s: %w", date, ErrBusy)
-	}
-	defer func() {
-		// Also when ctx has ended: the connection goes back to the pool.
-		_, unlockErr := conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, $2)", closingLocks, int32(date))
-		err = errors.Join(err, unlockErr)
-	}()
-	began := time.Now()
-	events, again, err := c.closeAlone(ctx, date)
-	if err != nil {
-		return 0, err
-	}
-	c.metrics.closed(again, time.Since(began))
-	c.log.Info("closed a day", "date", date, "events", events, "again", again, "took", time.Since(began).Round(time.Millisecond))
-	return events, nil
-}
-
-func (c *Closer) closeAlone(ctx context.Context, date table.Date) (events uint64, again bool, err error) {
-	expired, err := ReadExpired(ctx, c.pool)
-	if err != nil {
-		return 0, false, err
-	}
-	if expired.Has(date) {
-		return 0, false, fmt.Errorf("close %s: its events have begun to expire", date)
-	}
-	closed, err := ReadClosed(ctx, c.tables)
-	if err != nil {
-		return 0, false, err
-	}
-	before, again := closed.Days[date]
-	if again && before.Events == 0 {
-		// Marked to be closed again: it must not lose events by that either.
-		if err := c.tables.Row(ctx, "SELECT sumIf(events, dimension = '') FROM "+c.tables.All("days")+" WHERE date = "+date.Literal(), &before.Events); err != nil {
-			return 0, again, fmt.Errorf("close %s: %w", date, err)
-		}
-	}
-	// What is told of by hints after this moment may not be in what is computed.
-	var at time.Time
-	if err := c.tables.Row(ctx, "SELECT now64(3, 'UTC')", &at); err != nil {
-		return 0, again, fmt.Errorf("close %s: %w", date, err)
-	}
-	if err := c.step("stage"); err != nil {
-		return 0, again, err
-	}
-	changes, err := c.changes(ctx)
-	if err != nil {
-		return 0, again, fmt.Errorf("close %s: %w", date, err)
-	}
-	staging, err := c.stage(ctx)
-	if err != nil {
-		return 0, again, fmt.Errorf("close %s: %w", date, err)
-	}
-	if err := c.step("compute"); err != nil {
-		return 0, again, err
-	}
-	defer func() {
-		if dropErr := c.tables.Exec(context.WithoutCancel(ctx), "DROP TABLE IF EXISTS "+staging); dropErr != nil && err == nil {
-			err = fmt.Errorf("drop staging table: %w", dropErr)
-		}
-	}()
-	if events, err = c.compute(ctx, staging, date); err != nil {
-		return 0, again, err
-	}
-	if err := c.step("check"); err != nil {
-		return 0, again, err
-	}
-	// Retention may have dropped the events while they were read, so that only some of them were.
-	var now uint64
-	if err := c.tables.Row(ctx, "SELECT count() FROM "+c.tables.All("events")+" WHERE date = "+date.Literal(), &now); err != nil {
-		return 0, again, fmt.Errorf("close %s: %w", date, err)
-	}
-	changed, err := c.changes(ctx)
-	if err != nil {
-		return 0, again, fmt.Errorf("close %s: %w", date, err)
-	}
-	switch {
-	case now < events || changed != changes:
-		return 0, again, fmt.Errorf("close %s: %w", date, ErrMoved)
-	case events < before.Events || events == 0:
-		return 0, again, fmt.Errorf("close %s: %w", date, ErrShrunk)
-	}
-	if err := c.step("swap"); err != nil {
-		return 0, again, err
-	}
-	if err := c.tables.Exec(ctx, fmt.Sprintf("ALTER TABLE %s REPLACE PARTITION '%s' FROM %s", c.tables.Local("days"), date, staging)); err != nil {
-		return 0, again, fmt.Errorf("swap %s in: %w", date, err)
-	}
-	if err := c.step("list"); err != nil {
-		return 0, again, err
-	}
-	// Listed with what its rows add up to, so that the list never promises what the rows do not have.
-	if err := c.tables.Exec(ctx, fmt.Sprintf("INSERT INTO %s (date, events, closed_at) SELECT date, sum(events), toDateTime64(%s, 3, 'UTC') FROM %s WHERE date = %s AND dimension = '' GROUP BY date",
-		c.tables.Local("closed_days"), table.Time(at), c.tables.All("days"), date.Literal())); err != nil {
-		return 0, again, fmt.Errorf("list %s as closed: %w", date, err)
-	}
-	return events, again, c.step("drop")
+	return dates
 }

@@ -37,6 +37,9 @@ func someEvents(at time.Time, n int, random *rand.Rand) []eventtest.Event {
 	for i := range events {
 		v := eventtest.Event{Time: at.Add(time.Duration(random.Int64N(int64(24 * time.Hour)))).Truncate(time.Microsecond), Date: table.DateOf(at),
 			Profile: 1 + random.Uint64N(7), Visitor: 1 + random.Uint64N(40), Country: []string{"DE", "US", ""}[random.IntN(3)], Class: []string{"person", "bot"}[random.IntN(2)]}
+		if v.Profile == 3 {
+			v.Country = ""
+		}
 		if random.IntN(2) == 0 {
 			v.Link = v.Profile*10 + random.Uint64N(3)
 			v.Surface = []string{"page", "direct", "qr"}[random.IntN(3)]
@@ -44,6 +47,17 @@ func someEvents(at time.Time, n int, random *rand.Rand) []eventtest.Event {
 		events[i] = v
 	}
 	return events
+}
+
+// panelsOf lists the dimensions of which a closed day has rows.
+func panelsOf(t *testing.T, e *eventtest.Engines, d table.Date) (list []string) {
+	t.Helper()
+	var name string
+	require.NoError(t, e.Each(t.Context(), "SELECT DISTINCT toString(dimension) FROM "+e.Local("days")+" WHERE date = "+d.Literal(), []any{&name}, func() error {
+		list = append(list, name)
+		return nil
+	}))
+	return list
 }
 
 func TestAClosedDayHasWhatItsEventsHave(t *testing.T) {
@@ -54,7 +68,7 @@ func TestAClosedDayHasWhatItsEventsHave(t *testing.T) {
 	e.Insert(someEvents(at.AddDate(0, 0, 1), 50, rand.New(rand.NewPCG(3, 4)))...) // another day
 	c := newCloser(t, e, Options{SliceEvents: 100})
 	c.tables = e.With("force_optimize_projection", 1)
-	parts, err := c.slices(t.Context(), d)
+	parts, err := c.slices(t.Context(), []table.Date{d})
 	require.NoError(t, err)
 	require.Greater(t, len(parts), 3)
 	_, err = c.Compare(t.Context(), nil)
@@ -79,12 +93,13 @@ func TestAClosedDayHasWhatItsEventsHave(t *testing.T) {
 		"SELECT profile_id, class, kind, toUInt64(visitors) FROM "+days+" WHERE dimension = 'visitors' AND kind != 'unknown'",
 		"SELECT profile_id, class, kind, toUInt64(uniqExact(visitor)) FROM "+events+" GROUP BY profile_id, class, kind"))
 	require.Zero(t, differences(
-		"SELECT profile_id, class, kind, link_id, value, toUInt64(events), toUInt64(visitors) FROM "+days+" WHERE dimension = 'country'",
-		"SELECT profile_id, class, kind, link_id, toString(country), toUInt64(count()), toUInt64(uniqExact(visitor)) FROM "+events+" GROUP BY profile_id, class, kind, link_id, country"))
+		"SELECT profile_id, class, kind, link_id, value, toUInt64(events), toUInt64(visitors) FROM "+days+" WHERE dimension = 'country' AND profile_id != 3",
+		"SELECT profile_id, class, kind, link_id, toString(country), toUInt64(count()), toUInt64(uniqExact(visitor)) FROM "+events+" AND profile_id != 3 GROUP BY profile_id, class, kind, link_id, country"))
+	require.Zero(t, e.Number("SELECT count() FROM "+days+" WHERE dimension = 'country' AND profile_id = 3"), "no country is known of the third profile's visitors")
 	require.Zero(t, differences(
-		"SELECT profile_id, class, link_id, toUInt64(events), toUInt64(visitors) FROM "+days+" WHERE dimension = 'link'",
-		"SELECT profile_id, class, link_id, toUInt64(count()), toUInt64(uniqExact(visitor)) FROM "+events+" AND kind = 'click' GROUP BY profile_id, class, link_id"))
-	require.EqualValues(t, len(dimensions()), e.Number("SELECT uniqExact(dimension) FROM "+days+" WHERE dimension NOT IN ('', 'visitors', 'link')"))
+		"SELECT profile_id, kind, class, link_id, toUInt64(events), toUInt64(visitors) FROM "+days+" WHERE dimension = 'link'",
+		"SELECT profile_id, kind, class, link_id, toUInt64(count()), toUInt64(uniqExact(visitor)) FROM "+events+" GROUP BY profile_id, kind, class, link_id"))
+	require.ElementsMatch(t, []string{"", "visitors", "link", "surface", "country"}, panelsOf(t, e, d))
 
 	once := fingerprint(e, d)
 	_, err = c.Close(t.Context(), d)
@@ -205,6 +220,111 @@ func TestADeathBetweenAnyTwoStepsDoesNoHarm(t *testing.T) {
 	time.Sleep(1100 * time.Millisecond)
 	c = newCloser(t, e, Options{OrphanAge: time.Second})
 	require.Eventually(t, func() bool { return c.sweepStaging(t.Context()) == nil && e.Number(count) == 0 }, time.Minute, 200*time.Millisecond)
+}
+
+// TestDaysAreClosedTogether: days with few events are computed in one statement, and are what they are by themselves.
+func TestDaysAreClosedTogether(t *testing.T) {
+	e := eventtest.New(t)
+	random := rand.New(rand.NewPCG(9, 10))
+	const days = 7
+	first := table.DateOf(then()) - days + 1
+	for i := range days {
+		e.Insert(someEvents(then().AddDate(0, 0, -i), 40+i, random)...)
+	}
+	groups := 0
+	c := newCloser(t, e, Options{SliceEvents: 5 * 4 * 46, MaxValues: 5, Rest: time.Nanosecond})
+	c.step = func(name string) error {
+		if name == "compute" {
+			require.Positive(t, c.Backlog())
+			groups++
+		}
+		return nil
+	}
+	require.NoError(t, c.Round(t.Context()))
+	require.Equal(t, 2, groups, "four days and three")
+	require.Zero(t, c.Backlog())
+	prints := map[table.Date]uint64{}
+	for d := first; d < first+days; d++ {
+		prints[d] = fingerprint(e, d)
+		differing, err := c.Verify(t.Context(), d)
+		require.NoError(t, err)
+		require.Zero(t, differing)
+	}
+	faults, err := Faults(t.Context(), e.Tables, Expired{}, nil)
+	require.NoError(t, err)
+	require.Empty(t, faults)
+
+	// One of them is being closed elsewhere, one has lost events, one has got some, one has none.
+	c.step = func(string) error { return nil }
+	other, err := Hold(t.Context(), e.Pool, []table.Date{first})
+	require.NoError(t, err)
+	defer other()
+	e.Run("ALTER TABLE " + e.Local("events") + " DELETE WHERE date = " + (first + 1).Literal() + " AND profile_id = 2 SETTINGS mutations_sync = 2")
+	e.Insert(someEvents((first + 2).Time(), 5, random)...)
+	results, err := c.closeTogether(t.Context(), []table.Date{first, first + 1, first + 2, first + 3, first + 20})
+	require.NoError(t, err)
+	require.ErrorIs(t, results[first].err, ErrBusy)
+	require.ErrorIs(t, results[first+1].err, ErrShrunk)
+	require.NoError(t, results[first+2].err)
+	require.NoError(t, results[first+3].err)
+	require.ErrorIs(t, results[first+20].err, ErrShrunk)
+	for d := first; d < first+days; d++ {
+		require.Equal(t, d != first+2, prints[d] == fingerprint(e, d), d)
+	}
+	require.EqualValues(t, e.Number("SELECT count() FROM "+e.Local("events")+" WHERE date = "+(first+2).Literal()), results[first+2].events)
+}
+
+// TestADayThatCannotBeClosedHoldsUpNoOther: what fails with others is tried by itself.
+func TestADayThatCannotBeClosedHoldsUpNoOther(t *testing.T) {
+	e := eventtest.New(t)
+	random := rand.New(rand.NewPCG(13, 14))
+	for i := range 3 {
+		e.Insert(someEvents(then().AddDate(0, 0, -i), 20, random)...)
+	}
+	c := newCloser(t, e, Options{})
+	broken := errors.New("broken")
+	tries := 0
+	c.step = func(name string) error {
+		if name == "swap" {
+			if tries++; tries == 1 || tries == 3 { // together, and the second by itself
+				return broken
+			}
+		}
+		return nil
+	}
+	require.ErrorIs(t, c.Round(t.Context()), broken)
+	require.Equal(t, 4, tries)
+	list, err := ReadClosed(t.Context(), e.Tables)
+	require.NoError(t, err)
+	require.Equal(t, []table.Date{table.DateOf(then()) - 2, table.DateOf(then())}, list.Dates())
+}
+
+// TestEventsThatComeBetweenThePanels makes a panel differ from what the first look saw.
+func TestEventsThatComeBetweenThePanels(t *testing.T) {
+	e := eventtest.New(t)
+	d := table.DateOf(then())
+	e.Insert(someEvents(then(), 60, rand.New(rand.NewPCG(11, 12)))...)
+	c := newCloser(t, e, Options{})
+	for _, change := range []string{
+		"DELETE WHERE dimension = 'country' AND profile_id = 2",
+		"UPDATE events = events + 1 WHERE dimension = 'visitors' AND kind = 'unknown' AND profile_id = 2",
+		"DELETE WHERE dimension = 'surface'",
+		"DELETE WHERE dimension = ''",
+	} {
+		staging, err := c.stage(t.Context())
+		require.NoError(t, err)
+		done, err := c.compute(t.Context(), staging, []table.Date{d})
+		require.NoError(t, err)
+		require.Equal(t, computed{events: 60}, done[d])
+		expected := map[panel]uint64{}
+		_, err = c.sets(t.Context(), "date = "+d.Literal(), expected)
+		require.NoError(t, err)
+		e.Run("ALTER TABLE " + staging + " " + change + " SETTINGS mutations_sync = 2")
+		done, err = c.check(t.Context(), staging, expected)
+		require.NoError(t, err)
+		require.True(t, done[d].moved, change)
+		e.Run("DROP TABLE " + staging)
+	}
 }
 
 func TestManyClosersAndALateStream(t *testing.T) {

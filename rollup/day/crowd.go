@@ -15,15 +15,14 @@ const Other = "(other)"
 
 // crowds are, by column, the profiles that have too many values of it on a day.
 type crowds struct {
-	profiles map[string][]uint64
+	profiles map[string][]profileDay
 	events   string // the table
-	date     table.Date
 	most     int
 }
 
-// crowds looks for them among profiles that have many events.
-func (c *Closer) crowds(ctx context.Context, date table.Date, busy []uint64) (crowds, error) {
-	found := crowds{profiles: map[string][]uint64{}, events: c.tables.All("events"), date: date, most: c.options.MaxValues}
+// crowds looks for them among profiles that have many events on a day.
+func (c *Closer) crowds(ctx context.Context, busy []profileDay) (crowds, error) {
+	found := crowds{profiles: map[string][]profileDay{}, events: c.tables.All("events"), most: c.options.MaxValues}
 	if len(busy) == 0 {
 		return found, nil
 	}
@@ -32,12 +31,13 @@ func (c *Closer) crowds(ctx context.Context, date table.Date, busy []uint64) (cr
 	for i, d := range columns {
 		bits[i] = fmt.Sprintf("bitShiftLeft(toUInt64(uniqExact(%s) > %d), %d)", d, found.most, i)
 	}
+	var date uint16
 	var profile, many uint64
-	err := c.tables.Each(ctx, fmt.Sprintf("SELECT profile_id, %s AS many FROM %s WHERE date = %s AND profile_id IN (%s) GROUP BY profile_id HAVING many != 0 ORDER BY profile_id",
-		strings.Join(bits, " + "), found.events, date.Literal(), table.Numbers(busy)), []any{&profile, &many}, func() error {
+	err := c.tables.Each(ctx, fmt.Sprintf("SELECT toUInt16(date) AS d, profile_id, %s AS many FROM %s WHERE (date, profile_id) IN (%s) GROUP BY d, profile_id HAVING many != 0 ORDER BY d, profile_id",
+		strings.Join(bits, " + "), found.events, profileDays(busy)), []any{&date, &profile, &many}, func() error {
 		for i, d := range columns {
 			if many>>i&1 == 1 {
-				found.profiles[d] = append(found.profiles[d], profile)
+				found.profiles[d] = append(found.profiles[d], profileDay{table.Date(date), profile})
 			}
 		}
 		return nil
@@ -48,17 +48,28 @@ func (c *Closer) crowds(ctx context.Context, date table.Date, busy []uint64) (cr
 	return found, nil
 }
 
+// profileDays are days of profiles in a query: what stands in parentheses after IN.
+func profileDays(list []profileDay) string {
+	var b strings.Builder
+	for i, p := range list {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, "(%s,%d)", p.date.Literal(), p.profile)
+	}
+	return b.String()
+}
+
 // value is the expression for a column's value: the most frequent ones as they are, those of persons before what bots send, and of
 // equals the first by their bytes, so that it is always the same ones.
 func (c crowds) value(column string) string {
-	profiles := table.Numbers(c.profiles[column])
-	if profiles == "" {
+	if len(c.profiles[column]) == 0 {
 		return "toString(" + column + ")"
 	}
 	// GLOBAL, because on a cluster both sides are Distributed.
-	return fmt.Sprintf(`if(profile_id IN (%[1]s) AND (profile_id, toString(%[2]s)) GLOBAL NOT IN (
-		SELECT profile_id, word FROM (SELECT profile_id, toString(%[2]s) AS word, countIf(class = 'person') AS people, count() AS n
-			FROM %[3]s WHERE date = %[4]s AND profile_id IN (%[1]s) GROUP BY profile_id, word
-			ORDER BY profile_id, people DESC, n DESC, word LIMIT %[5]d BY profile_id)), '%[6]s', toString(%[2]s))`,
-		profiles, column, c.events, c.date.Literal(), c.most, Other)
+	return fmt.Sprintf(`if((date, profile_id) IN (%[1]s) AND (date, profile_id, toString(%[2]s)) GLOBAL NOT IN (
+		SELECT date, profile_id, word FROM (SELECT date, profile_id, toString(%[2]s) AS word, countIf(class = 'person') AS people, count() AS n
+			FROM %[3]s WHERE (date, profile_id) IN (%[1]s) GROUP BY date, profile_id, word
+			ORDER BY date, profile_id, people DESC, n DESC, word LIMIT %[4]d BY date, profile_id)), '%[5]s', toString(%[2]s))`,
+		profileDays(c.profiles[column]), column, c.events, c.most, Other)
 }
