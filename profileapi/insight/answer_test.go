@@ -54,6 +54,9 @@ func history(random *rand.Rand, profile int64, zone *time.Location, around time.
 		at := begin.Add(time.Duration(random.Int64N(int64(days) * 24 * int64(time.Hour)))).Truncate(time.Microsecond)
 		e := happened{time: at, date: dayOf(at.In(zone)), class: Person, profile: profile, visitor: random.Uint64N(40), surface: "page",
 			country: []string{"DE", "AT", "", "O'X\\", "DE", "FR", "IT", "(other)"}[random.IntN(8)], channel: []string{"direct", "social"}[random.IntN(2)]}
+		if (int64(e.date)+profile)%3 == 0 { // on some days no country is known
+			e.country = ""
+		}
 		if random.IntN(4) == 0 {
 			e.class = "bot"
 		}
@@ -133,6 +136,7 @@ func TestEveryPanelSumsToTheHeadline(t *testing.T) {
 	}
 	for d := range dates {
 		if random.IntN(3) > 0 {
+			w.everyPanel = random.IntN(4) == 0
 			w.close(d)
 			closed[d] = true
 		}
@@ -146,19 +150,20 @@ func TestEveryPanelSumsToTheHeadline(t *testing.T) {
 		require.NoError(t, err)
 		asked = append(asked, zone)
 	}
-	for round := range 20 {
+	for round := range 24 {
 		c := creators[random.IntN(len(creators))]
 		zone := c.zone
 		if random.IntN(2) == 0 {
 			zone = asked[random.IntN(len(asked))]
 		}
 		interval := []Interval{QuarterHour, Hour, Day, Week}[random.IntN(4)]
+		w.fewDays = random.IntN(2) * 4 // what is read by the whole day and what by the quarter hour is the same
 		from := c.around.Add(time.Duration(random.Int64N(int64(120*time.Hour))) - 60*time.Hour).In(zone)
 		first, end, err := interval.Bounds(from, from.Add(time.Duration(1+random.Int64N(int64(80*time.Hour)))))
 		require.NoError(t, err)
 		q := Question{Profile: c.profile, From: first, To: end}
 		keep := func(happened) bool { return true }
-		switch round % 4 {
+		switch round % 6 {
 		case 1:
 			q.Filters = Filters{{ByLink, []string{"2"}}}
 			keep = func(e happened) bool { return e.link == 2 }
@@ -168,6 +173,12 @@ func TestEveryPanelSumsToTheHeadline(t *testing.T) {
 		case 3:
 			q.Filters = Filters{{"country", []string{""}}, {BySurface, []string{"page"}}, {"channel", []string{"social"}}}
 			keep = func(e happened) bool { return e.country == "" && e.surface == "page" && e.channel == "social" }
+		case 4:
+			q.Filters = Filters{{"country", []string{"", "AT"}}}
+			keep = func(e happened) bool { return e.country == "" || e.country == "AT" }
+		case 5:
+			q.Filters = Filters{{"country", []string{""}}, {ByLink, []string{"1", "2"}}}
+			keep = func(e happened) bool { return e.country == "" && (e.link == 1 || e.link == 2) }
 		}
 		about := fmt.Sprintf("profile %d from %s to %s by %s, filters %v", q.Profile, first, end, interval, q.Filters)
 		want := truth(all, q, keep)
@@ -207,7 +218,7 @@ func TestEveryPanelSumsToTheHeadline(t *testing.T) {
 				cut[e.date] = true
 			}
 		}
-		folds := func(e happened) bool { return round%4 < 2 && !cut[e.date] && (isLost(e) || e.country == Rest) }
+		folds := func(e happened) bool { return round%6 < 2 && !cut[e.date] && (isLost(e) || e.country == Rest) }
 		for _, b := range breakdowns {
 			sum := b.Other
 			if b.Folded {
@@ -326,7 +337,7 @@ func TestOpenDaysComeFromProjections(t *testing.T) {
 	points, err := w.Breakdowns(t.Context(), q, nil, Order{})
 	require.NoError(t, err)
 	require.Empty(t, points)
-	for _, part := range w.series(q, d, panel{})[1:] {
+	for _, part := range w.series(q, d, nil, panel{}) {
 		require.NoError(t, w.each(t.Context(), part, []any{new(string), new(string), new(int8), new(string), new(bool), new(uint64)}, func() error { return nil }), part)
 	}
 	counts := map[Class]Counts{}
@@ -366,5 +377,33 @@ func TestAListLeavesOutWhatItIsAskedToHide(t *testing.T) {
 	require.Len(t, list, 2)
 	for _, e := range list {
 		require.NotEqual(t, q.Hide, e.UserAgent)
+	}
+}
+
+// TestAListGoesBackAsFarAsItHasTo: however far apart events are, pages of a list put together are all of them, the latest first.
+func TestAListGoesBackAsFarAsItHasTo(t *testing.T) {
+	w := newWorld(t)
+	end := time.Date(2026, 6, 10, 12, 0, 0, 0, time.UTC)
+	var want []time.Time
+	for _, back := range []time.Duration{1, firstStep - 1, firstStep, firstStep + 1, 20 * time.Hour, 5 * firstStep, 5*firstStep + 1, 11 * 24 * time.Hour, 390 * 24 * time.Hour, 390*24*time.Hour + 1} {
+		at := end.Add(-back.Truncate(time.Microsecond)).Add(-time.Microsecond)
+		want = append(want, at)
+		w.insert(happened{time: at, date: dayOf(at), class: Person, profile: 1, surface: "page"})
+	}
+	for size := 1; size <= len(want)+1; size += 3 {
+		var got []time.Time
+		var before *Event
+		for {
+			page, err := w.List(t.Context(), Question{Profile: 1, From: end.AddDate(-30, 0, 0), To: end}, []Class{Person}, before, size)
+			require.NoError(t, err)
+			for _, e := range page {
+				got = append(got, e.Time)
+			}
+			if len(page) < size {
+				break
+			}
+			before = &page[size-1]
+		}
+		require.Equal(t, want, got, "pages of %d", size)
 	}
 }

@@ -52,15 +52,6 @@ func (r *Reader) daysOf(ctx context.Context, from, to time.Time) (days, error) {
 	return d, nil
 }
 
-// closed is a condition on the rows of closed days.
-func (d days) closed() string {
-	c := fmt.Sprintf("date BETWEEN toDate(%d) AND toDate(%d)", d.first, d.last)
-	if len(d.open) > 0 {
-		c += " AND date NOT IN (" + dates(d.open) + ")"
-	}
-	return c
-}
-
 // split tells the days of a range apart by whether all of a day's events are in the range, some, or none.
 type split struct {
 	whole []day // closed, all events in the range

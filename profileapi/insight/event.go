@@ -80,26 +80,44 @@ func (r *Reader) List(ctx context.Context, q Question, classes []Class, before *
 	if q.Hide != "" {
 		cursor += " AND user_agent != " + literal(q.Hide)
 	}
+	list := []Event{}
+	// Whoever has many events has a list's worth of them within the last hours; so the search goes back in steps that grow.
+	step := firstStep
+	for to := q.To; to.After(q.From) && len(list) < limit; {
+		from := to.Add(-step)
+		if from.Before(q.From) {
+			from = q.From
+		}
+		if err := r.listBetween(ctx, q, from, to, fmt.Sprintf(" AND class IN (%s)%s", classList(classes), cursor), limit-len(list), &list); err != nil {
+			return nil, fmt.Errorf("list events of profile %d: %w", q.Profile, err)
+		}
+		to, step = from, min(4*step, longestStep)
+	}
+	return list, nil
+}
+
+// firstStep is the time of which List reads all events at once, at first; longestStep is what it never exceeds.
+const (
+	firstStep   = 6 * time.Hour
+	longestStep = 10 * 366 * 24 * time.Hour
+)
+
+// listBetween appends up to limit events of [from, to), the latest first.
+func (r *Reader) listBetween(ctx context.Context, q Question, from, to time.Time, condition string, limit int, list *[]Event) error {
 	var e Event
 	var class string
 	var link uint64
-	list := []Event{}
-	err := r.each(ctx, fmt.Sprintf(`SELECT stream AS s, partition AS p, sequence AS q, time AS t, toString(kind), toString(class), reason, suspect, link_id, toString(surface),
+	return r.each(ctx, fmt.Sprintf(`SELECT stream AS s, partition AS p, sequence AS q, time AS t, toString(kind), toString(class), reason, suspect, link_id, toString(surface),
 			place, country, device, browser, os, referrer_host, channel, user_agent
-		FROM %s WHERE profile_id = %d AND date BETWEEN toDate(%d) AND toDate(%d) AND time >= %s AND time < %s
-			AND class IN (%s)%s%s ORDER BY t DESC, s DESC, p DESC, q DESC LIMIT %d`,
-		r.layout.All("events"), q.Profile, dayOf(q.From.UTC().Add(-latest)), dayOf(q.To.UTC().Add(-earliest)), micro(q.From), micro(q.To),
-		classList(classes), q.Filters.condition(), cursor, limit),
+		FROM %s WHERE profile_id = %d AND date BETWEEN toDate(%d) AND toDate(%d) AND time >= %s AND time < %s%s%s ORDER BY t DESC, s DESC, p DESC, q DESC LIMIT %d`,
+		r.layout.All("events"), q.Profile, dayOf(from.UTC().Add(-latest)), dayOf(to.UTC().Add(-earliest)), micro(from), micro(to),
+		q.Filters.condition(), condition, limit),
 		[]any{&e.Stream, &e.Partition, &e.Sequence, &e.Time, &e.Kind, &class, &e.Reason, &e.Suspect, &link, &e.Surface, &e.Place, &e.Country, &e.Device,
 			&e.Browser, &e.OS, &e.Referrer, &e.Channel, &e.UserAgent}, func() error {
 			e.Class, e.Link = Class(class), int64(link)
-			list = append(list, e)
+			*list = append(*list, e)
 			return nil
 		})
-	if err != nil {
-		return nil, fmt.Errorf("list events of profile %d: %w", q.Profile, err)
-	}
-	return list, nil
 }
 
 // micro is t as ClickHouse's DateTime64(6).

@@ -21,11 +21,13 @@ type Reader struct {
 	layout schema.Layout
 	// settings of every query. Tests add force_optimize_projection, which makes a query fail that would read raw events.
 	settings clickhouse.Settings
+	// fewDays is how many closed days are read by the quarter hour without a look at their spans, which is a question of its own.
+	fewDays int
 }
 
 // NewReader returns a reader of ClickHouse through conn. From pool it reads which months' events are deleted.
 func NewReader(conn driver.Conn, pool *pgxpool.Pool, layout schema.Layout) *Reader {
-	return &Reader{conn: conn, pool: pool, layout: layout, settings: clickhouse.Settings{
+	return &Reader{conn: conn, pool: pool, layout: layout, fewDays: 4, settings: clickhouse.Settings{
 		"max_execution_time": 10,
 		// With either of them on, ClickHouse may read raw events instead of the projection.
 		"optimize_aggregation_in_order": 0, "optimize_read_in_order": 0,
@@ -120,10 +122,16 @@ func (r *Reader) count(ctx context.Context, q Question, panels []panel) (cells [
 	source = Aggregates
 	var parts []string
 	var cutting []panel // panels of whole days, for which the ends of the range matter
+	var spans map[day]span
+	if len(panels) > 0 && q.Filters.inSeries() {
+		if spans, err = r.spansOf(ctx, q.Profile, d); err != nil {
+			return nil, "", err
+		}
+	}
 	for _, p := range panels {
 		switch {
 		case p.inSeries() && q.Filters.inSeries():
-			parts = append(parts, r.series(q, d, p)...)
+			parts = append(parts, r.series(q, d, spans, p)...)
 		case whole(p, q.Filters) != "":
 			cutting = append(cutting, p)
 		default:
@@ -159,17 +167,19 @@ func (r *Reader) count(ctx context.Context, q Question, panels []panel) (cells [
 			return nil, "", err
 		}
 		single := append(append([]day{}, s.open...), s.cut...)
-		for _, p := range cutting {
-			if len(s.whole) > 0 {
-				parts = append(parts, r.panel(q, s.whole, p)...)
-			}
-			if len(single) > 0 {
+		if len(single) > 0 {
+			for _, p := range cutting {
 				parts = append(parts, r.raw(q, "date IN ("+dates(single)+")", p)...)
+			}
+		}
+		if len(s.whole) > 0 {
+			if cells, err = r.kept(ctx, q, s.whole, cutting); err != nil {
+				return nil, "", err
 			}
 		}
 	}
 	if len(parts) == 0 {
-		return nil, source, nil
+		return cells, source, nil
 	}
 	var c cell
 	var class string
@@ -195,14 +205,22 @@ func contains(list []day, d day) bool {
 
 const quarter = "toStartOfFifteenMinutes(time)"
 
-// series reads a panel from the quarter hours of closed days and from the projection of the open ones.
-func (r *Reader) series(q Question, d days, p panel) []string {
+// series reads a panel from the closed days, by the whole day where that tells enough and else by the quarter hour, and from the projection of
+// the open days.
+func (r *Reader) series(q Question, d days, spans map[day]span, p panel) []string {
 	one := func(table, at, events, where string) string {
 		return fmt.Sprintf(`SELECT %s AS d, %s AS k, toInt8(kind) AS i, toString(class) AS c, surface = 'page' AS p, %s AS n FROM %s
 			WHERE profile_id = %d AND kind IN ('view', 'click') AND %s AND toUInt32(%s) >= %d AND toUInt32(%[7]s) < %[9]d%s GROUP BY k, i, c, p`,
 			literal(string(p.dimension)), p.key(at), events, r.layout.All(table), q.Profile, where, at, q.From.Unix(), q.To.Unix(), q.Filters.condition())
 	}
-	parts := []string{one("days", "bucket", "sum(events)", "dimension = '' AND "+d.closed())}
+	whole := d.wholeIn(spans, p.starts)
+	var parts []string
+	if byQuarter := d.closedWithout(whole); byQuarter != "" {
+		parts = append(parts, one("days", "bucket", "sum(events)", "dimension = '' AND "+byQuarter))
+	}
+	if len(whole) > 0 {
+		parts = append(parts, r.wholeDays(q, whole, p))
+	}
 	if len(d.open) > 0 {
 		parts = append(parts, one("events", quarter, "count()", "date IN ("+dates(d.open)+")"))
 	}
@@ -240,34 +258,6 @@ func whole(p panel, f Filters) Dimension {
 		dimension = one.Dimension
 	}
 	return dimension
-}
-
-// panel reads a panel from whole closed days.
-func (r *Reader) panel(q Question, list []day, p panel) []string {
-	dimension := whole(p, q.Filters)
-	key := "value"
-	switch p.dimension {
-	case "":
-		key = "''"
-	case ByLink:
-		key = "toString(link_id)"
-	}
-	condition := q.Filters.only(ByLink).condition()
-	for _, f := range q.Filters.without(ByLink) {
-		values := make([]string, len(f.Values))
-		for i, v := range f.Values {
-			values[i] = literal(v)
-		}
-		condition += " AND value IN (" + strings.Join(values, ",") + ")"
-	}
-	from := fmt.Sprintf("FROM %s WHERE profile_id = %d AND dimension = %s AND date IN (%s)%s", r.layout.All("days"), q.Profile, literal(string(dimension)), dates(list), condition)
-	parts := []string{fmt.Sprintf(`SELECT %s AS d, %s AS k, toInt8(kind) AS i, toString(class) AS c, 0 = 1 AS p, sum(events) AS n %s
-		AND kind IN ('view', 'click') GROUP BY k, i, c`, literal(string(p.dimension)), key, from)}
-	if p.viewers && !p.inSeries() {
-		parts = append(parts, fmt.Sprintf(`SELECT %s AS d, %s AS k, toInt8(%d) AS i, toString(class) AS c, 0 = 1 AS p, sum(visitors) AS n %s
-			AND kind = 'view' GROUP BY k, c`, literal(string(p.dimension)), key, kindViewers, from))
-	}
-	return parts
 }
 
 func (f Filters) only(d Dimension) Filters {

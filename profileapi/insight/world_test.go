@@ -25,6 +25,8 @@ type world struct {
 	pool     *pgxpool.Pool
 	layout   schema.Layout
 	sequence uint64
+	// everyPanel closes days as they were closed once, with rows of columns in which nothing is set.
+	everyPanel bool
 }
 
 // happened is an event.
@@ -94,13 +96,24 @@ func (w *world) close(date day) {
 		"SELECT date, profile_id, 'visitors', '', kind, class, 0, " + none + ", count(), uniqExact(visitor)" + from + ", kind",
 		"SELECT date, profile_id, 'visitors', '', 'unknown', class, 0, " + none + ", count(), uniqExact(visitor)" + from,
 	}
+	panels = append(panels, "SELECT date, profile_id, 'link', '', kind, class, link_id, 'unknown', min(toStartOfFifteenMinutes(time)), count(), uniqExact(visitor)"+from+", kind, link_id")
 	for _, d := range Dimensions() {
-		if d != ByLink {
-			panels = append(panels, strings.ReplaceAll(fmt.Sprintf(`SELECT date, profile_id, '@', if((profile_id, toString(@)) IN (SELECT profile_id, word FROM (
-				SELECT profile_id, toString(@) AS word, countIf(class = 'person') AS people, count() AS n FROM %s WHERE date = toDate(%d) GROUP BY profile_id, word
-				ORDER BY profile_id, people DESC, n DESC, word LIMIT %d BY profile_id)), toString(@), '%s') AS v, kind, class, link_id, `,
-				w.layout.Local("events"), date, mostKept, Rest)+none+", count(), uniqExact(visitor)", "@", string(d))+from+", kind, link_id, v")
+		if d == ByLink {
+			continue
 		}
+		// A column that is unset in all of a profile's events has no rows; days that were closed earlier have them all the same.
+		of, bucket := from, none
+		if d == BySurface && !w.everyPanel {
+			bucket = "'unknown', max(toStartOfFifteenMinutes(time))"
+		}
+		if d != BySurface && !w.everyPanel {
+			of = fmt.Sprintf(" FROM %[1]s WHERE date = toDate(%[2]d) AND profile_id IN (SELECT profile_id FROM %[1]s WHERE date = toDate(%[2]d) AND toString(%[3]s) != '%[4]s') GROUP BY date, profile_id, class",
+				w.layout.Local("events"), date, d, d.unset())
+		}
+		panels = append(panels, strings.ReplaceAll(fmt.Sprintf(`SELECT date, profile_id, '@', if((profile_id, toString(@)) IN (SELECT profile_id, word FROM (
+			SELECT profile_id, toString(@) AS word, countIf(class = 'person') AS people, count() AS n FROM %s WHERE date = toDate(%d) GROUP BY profile_id, word
+			ORDER BY profile_id, people DESC, n DESC, word LIMIT %d BY profile_id)), toString(@), '%s') AS v, kind, class, link_id, `,
+			w.layout.Local("events"), date, mostKept, Rest)+bucket+", count(), uniqExact(visitor)", "@", string(d))+of+", kind, link_id, v")
 	}
 	for _, p := range panels {
 		w.run("INSERT INTO " + w.layout.Local("days") + " (date, profile_id, dimension, value, kind, class, link_id, surface, bucket, events, visitors) " + p)
