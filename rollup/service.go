@@ -116,7 +116,7 @@ func New(ctx context.Context, config Config, where engines.Addresses, log *slog.
 		return nil, err
 	}
 	s.closer = day.NewCloser(s.tables, s.pool, day.Options{Grace: nonzero(config.Grace), CompareEvery: config.Compare}, dayMetrics, log)
-	s.updater = counters.NewUpdater(s.tables, s.pool, counters.Options{OpenEvery: config.Sweep, Late: s.closer.Late}, counterMetrics, log)
+	s.updater = counters.NewUpdater(s.tables, s.pool, counters.Options{OpenEvery: config.Sweep, Late: s.closer.Late, Backlog: s.closer.Backlog}, counterMetrics, log)
 	s.complete = completeness.NewWatch(s.tables, s.pool, completeness.Options{SilentAfter: config.Silent, LostAfter: config.Lost}, completeMetrics, log)
 	if config.Retention > 0 {
 		s.expiry = retention.NewExpiry(s.tables, s.pool, s.closer, retention.Options{Days: config.Retention}, log)

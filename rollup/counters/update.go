@@ -28,10 +28,16 @@ type Options struct {
 	Proof time.Duration
 	// Late is told the closed days that got events after they were computed; nil: nobody is.
 	Late func([]table.Date)
+	// Backlog says how many days are about to be closed; nil: none. While there are several, sweeps wait: each would read what is about to change,
+	// and take the time that closing needs. Hints are followed all the same.
+	Backlog func() int
 }
 
 // window is how much older than the last round a hint may be when it is first seen: how long the insert of a hint may take.
 const window = 10 * time.Second
+
+// maxDateSweeps is how many sweeps of single days are planned beside each other: of more days a sweep of all profiles costs less.
+const maxDateSweeps = 4
 
 // patience bounds the reading and setting of one slice.
 const patience = 30 * time.Second
@@ -189,7 +195,12 @@ func (u *Updater) readClosed(ctx context.Context, signature closedSignature) err
 		return err
 	}
 	if u.listed { // otherwise a full sweep is planned
-		for _, d := range closed.Changed(u.closed) {
+		changed := closed.Changed(u.closed)
+		if len(changed)+len(u.sweeps) > maxDateSweeps {
+			u.plan(&sweep{kind: "full"}, u.last)
+			changed = nil
+		}
+		for _, d := range changed {
 			u.plan(&sweep{kind: "date", date: d}, u.last)
 		}
 	}
@@ -271,6 +282,9 @@ func (u *Updater) update(ctx context.Context, ids []uint64, cause string) error 
 
 // sweep goes on with the sweeps that are planned until the budget is spent, at least by a slice.
 func (u *Updater) sweep(ctx context.Context) error {
+	if u.options.Backlog != nil && u.options.Backlog() > 1 {
+		return nil
+	}
 	for began := time.Now(); len(u.sweeps) > 0; {
 		s := u.sweeps[0]
 		position := *s
