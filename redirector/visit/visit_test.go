@@ -261,7 +261,9 @@ func TestAMistakeOfOursIsOneVisitorsOnly(t *testing.T) {
 
 func TestAJournalWithoutRoomTurnsNobodyAway(t *testing.T) {
 	s := serve(t, page.Rendered, Limits{})
+	s.journal.mu.Lock()
 	s.journal.full = true
+	s.journal.mu.Unlock()
 	response, _ := s.do("GET", "/l/off")
 	require.Equal(t, http.StatusFound, response.StatusCode)
 	response, _ = s.do("GET", "/aurora")
