@@ -115,7 +115,7 @@ type Insights struct {
 	Interval        insight.Interval   `json:"interval"`
 	Timezone        string             `json:"timezone"`
 	Filters         []string           `json:"filters" nullable:"false" doc:"What range, series and the links' clicks_in_range are narrowed to."`
-	Range           *RangeNumbers      `json:"range" doc:"The numbers from 'from' to 'to'. Null when they are unavailable."`
+	Range           *RangeNumbers      `json:"range,omitempty" doc:"The numbers from 'from' to 'to'. Absent when they are unavailable."`
 	Previous        *RangeNumbers      `json:"previous,omitempty" doc:"With compare=previous: as many buckets before, up to the time of day that it is now."`
 	Change          *Change            `json:"change,omitempty" doc:"With compare=previous: how range differs from previous."`
 	Series          []SeriesPoint      `json:"series" doc:"Every bucket of the range, in order. Null when it is unavailable."`
