@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"spillway.dev/redirector/aside"
 	"spillway.dev/redirector/page"
 )
 
@@ -44,9 +45,11 @@ func (d *Directory) save() {
 	began := time.Now()
 	var names int
 	var size int64
-	err := replaceFile(d.o.Snapshot, func(file *os.File) (err error) {
-		names, size, err = d.write(file)
-		return err
+	err := aside.Do(func() error {
+		return replaceFile(d.o.Snapshot, func(file *os.File) (err error) {
+			names, size, err = d.write(file)
+			return err
+		})
 	})
 	if err != nil {
 		d.unsaved.Store(true)

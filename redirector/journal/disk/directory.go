@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"spillway.dev/redirector/aside"
 )
 
 // Directory is a directory of the real file system.
@@ -113,7 +115,7 @@ func (d *Directory) Sync() error {
 		return err
 	}
 	defer dir.Close()
-	return aside(dir.Sync)
+	return aside.Do(dir.Sync)
 }
 
 type file struct{ *os.File }
@@ -129,7 +131,7 @@ func (f *file) Size() (int64, error) {
 // Allocate reserves the blocks and then writes every page through write(): on a file system that reserves lazily the write
 // fails where a store into the mapping would have killed the process.
 func (f *file) Allocate(size int64, pause func()) error {
-	if err := aside(func() error { return reserve(f.File, size) }); err != nil {
+	if err := aside.Do(func() error { return reserve(f.File, size) }); err != nil {
 		return fmt.Errorf("reserve %d bytes: %w", size, err)
 	}
 	zeros := make([]byte, 64<<10)
@@ -144,7 +146,7 @@ func (f *file) Allocate(size int64, pause func()) error {
 	return nil
 }
 
-func (f *file) Sync() error { return aside(func() error { return datasync(f.File) }) }
+func (f *file) Sync() error { return aside.Do(func() error { return datasync(f.File) }) }
 
 func (f *file) Map() (Mapping, error) {
 	size, err := f.Size()
@@ -182,7 +184,7 @@ func (m *mapping) Sync(from, to int) error {
 	if len(b) == 0 {
 		return nil
 	}
-	return aside(func() error { return unix.Msync(b, unix.MS_SYNC) })
+	return aside.Do(func() error { return unix.Msync(b, unix.MS_SYNC) })
 }
 
 func (m *mapping) Unmap() error {

@@ -131,3 +131,14 @@ func TestFaultsAndCapacity(t *testing.T) {
 	require.ErrorIs(t, f.Sync(), broken)
 	require.NoError(t, m.Sync())
 }
+
+func TestAllocatingPausesBetweenItsParts(t *testing.T) {
+	d, err := OpenDirectory(t.TempDir())
+	require.NoError(t, err)
+	f, err := d.Create("segment")
+	require.NoError(t, err)
+	defer f.Close()
+	pauses := 0
+	require.NoError(t, f.Allocate(1<<20, func() { pauses++ }))
+	require.GreaterOrEqual(t, pauses, 8)
+}

@@ -1,4 +1,4 @@
-package disk
+package aside
 
 import (
 	"errors"
@@ -13,9 +13,9 @@ func TestWhoeverWaitsForTheDiskLeavesVisitorsAProcessor(t *testing.T) {
 	before := runtime.GOMAXPROCS(1)
 	defer runtime.GOMAXPROCS(before)
 	failed := errors.New("failed")
-	require.ErrorIs(t, aside(func() error {
+	require.ErrorIs(t, Do(func() error {
 		require.Equal(t, 2, runtime.GOMAXPROCS(0))
-		require.NoError(t, aside(func() error { return nil }))
+		require.NoError(t, Do(func() error { return nil }))
 		require.Equal(t, 2, runtime.GOMAXPROCS(0), "another one still waits")
 		return failed
 	}), failed)
@@ -25,7 +25,7 @@ func TestWhoeverWaitsForTheDiskLeavesVisitorsAProcessor(t *testing.T) {
 	for range 8 {
 		waiting.Go(func() {
 			for range 50 {
-				_ = aside(func() error { return nil })
+				_ = Do(func() error { return nil })
 			}
 		})
 	}
@@ -33,17 +33,6 @@ func TestWhoeverWaitsForTheDiskLeavesVisitorsAProcessor(t *testing.T) {
 	require.Equal(t, 1, runtime.GOMAXPROCS(0))
 
 	runtime.GOMAXPROCS(3)
-	_ = aside(func() error { require.Equal(t, 3, runtime.GOMAXPROCS(0)); return nil })
+	_ = Do(func() error { require.Equal(t, 3, runtime.GOMAXPROCS(0)); return nil })
 	require.Equal(t, 3, runtime.GOMAXPROCS(0), "where there are several, nothing is changed")
-}
-
-func TestAllocatingPausesBetweenItsParts(t *testing.T) {
-	d, err := OpenDirectory(t.TempDir())
-	require.NoError(t, err)
-	f, err := d.Create("segment")
-	require.NoError(t, err)
-	defer f.Close()
-	pauses := 0
-	require.NoError(t, f.Allocate(1<<20, func() { pauses++ }))
-	require.GreaterOrEqual(t, pauses, 8)
 }
