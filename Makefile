@@ -20,7 +20,8 @@ export SPILLWAY_BIN := $(CURDIR)/bin/spillway
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1mmake %-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@[ -t 1 ] && bold=$$(printf '\033[1m') plain=$$(printf '\033[0m'); \
+	awk -F ':.*## ' -v b="$$bold" -v p="$$plain" '/^[a-z0-9-]+:.*## / {printf "  %smake %-16s%s %s\n", b, $$1, p, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: check
 check: # What everything below needs; says what to install

@@ -43,7 +43,11 @@ func (r Report) WriteTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
 	line := func(format string, values ...any) { fmt.Fprintf(t, format+"\n", values...) }
 	line("events\tjournaled\tstored\tmissing\tdoubled\tdropped\tunreadable\texpired")
-	line("%d streams\t%d\t%d\t%d\t%d\t%d\t%d\t%d", len(r.Streams), r.Journaled, r.Stored, r.Missing, r.Doubled, r.Dropped, r.Unreadable, r.Expired)
+	streams := "streams"
+	if len(r.Streams) == 1 {
+		streams = "stream"
+	}
+	line("%d %s\t%d\t%d\t%d\t%d\t%d\t%d\t%d", len(r.Streams), streams, r.Journaled, r.Stored, r.Missing, r.Doubled, r.Dropped, r.Unreadable, r.Expired)
 	lines := 0
 	for _, s := range r.Streams {
 		if !s.Off() {

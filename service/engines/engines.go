@@ -21,7 +21,7 @@ import (
 
 // Addresses of the three engines. An empty one means that it is not used, or that the standalone embeds it.
 type Addresses struct {
-	Kafka      []string `name:"kafka-brokers" env:"KAFKA_BROKERS" sep:"," placeholder:"HOST:PORT,..." help:"Kafka or Redpanda brokers."`
+	Kafka      []string `name:"kafka-brokers" env:"KAFKA_BROKERS" sep:"," placeholder:"HOST:PORT" help:"Kafka or Redpanda brokers."`
 	ClickHouse string   `name:"clickhouse-url" env:"CLICKHOUSE_URL" placeholder:"http://USER:PASSWORD@HOST:PORT/DATABASE" help:"ClickHouse's HTTP interface."`
 	Cluster    string   `name:"clickhouse-cluster" env:"SPILLWAY_CLICKHOUSE_CLUSTER" help:"Name of the ClickHouse cluster on which the tables are replicated and sharded. Empty: a single server."`
 	Database   string   `name:"database-url" env:"DATABASE_URL" placeholder:"postgres://USER:PASSWORD@HOST:PORT/DATABASE" help:"PostgreSQL."`
