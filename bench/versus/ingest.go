@@ -97,7 +97,7 @@ func (w *warehouse) bring(ctx context.Context, n int, into *brought, start func(
 	var seen float64
 	question := "SELECT count() FROM " + w.Database() + ".events"
 	// Asking costs the engine something too, so it is not asked often.
-	if err := stand.Until(ctx, fmt.Sprintf("wait for %d events", n), 3*time.Minute, 50*time.Millisecond, func() (bool, error) {
+	if err := stand.Until(ctx, fmt.Sprintf("wait for %d events", n), 3*time.Minute, 100*time.Millisecond, func() (bool, error) {
 		seen, err = w.Number(ctx, question)
 		return seen >= float64(n), err
 	}); err != nil {
@@ -381,9 +381,9 @@ func (w *warehouse) forms(ctx context.Context, b *Bench, all, ready []batch, n i
 	if err := w.insert(ctx, ready); err != nil {
 		return nil, err
 	}
-	few := pick(b, 200_000, 30_000)
-	forms := []*form{{format: "Native", events: n}, {format: "RowBinary", events: few}, {format: "JSONEachRow", events: few}, {format: "JSONEachRow", single: true, events: few},
-		{format: "RowBinary", single: true, events: few}}
+	few, fewest := pick(b, 200_000, 30_000), pick(b, 40_000, 10_000)
+	forms := []*form{{format: "Native", events: n}, {format: "RowBinary", events: few}, {format: "JSONEachRow", events: few}, {format: "JSONEachRow", single: true, events: fewest},
+		{format: "RowBinary", single: true, events: fewest}}
 	for _, f := range forms {
 		var rows []batch
 		var err error
