@@ -36,6 +36,7 @@ func update(t *testing.T, e *eventtest.Engines, kept *Kept, ids ...uint64) Writt
 }
 
 func TestOpenDaysAreCountedByClassAndSurface(t *testing.T) {
+	t.Parallel()
 	e := eventtest.New(t)
 	at := noon()
 	e.Insert(
@@ -103,6 +104,7 @@ func TestWhatIsGoneFromClickHouseBecomesZero(t *testing.T) {
 }
 
 func TestTwoRollupsAtOnceAgree(t *testing.T) {
+	t.Parallel()
 	e := eventtest.New(t)
 	ids := make([]uint64, 50)
 	for i := range ids {
@@ -143,6 +145,7 @@ func TestTwoRollupsAtOnceAgree(t *testing.T) {
 }
 
 func TestADeadlockIsTriedOnceMore(t *testing.T) {
+	t.Parallel()
 	e := eventtest.New(t)
 	e.Insert(eventtest.Event{Time: noon(), Profile: 1, Link: 5, Visitor: 1})
 	_, err := e.Pool.Exec(t.Context(), `CREATE SEQUENCE tries;

@@ -26,6 +26,7 @@ func inCounters(t *testing.T, e *eventtest.Engines) (n uint64) {
 }
 
 func TestNothingIsSettledBeforeLostHintsAreMadeUpFor(t *testing.T) {
+	t.Parallel()
 	e := eventtest.New(t)
 	u := newUpdater(t, e, Options{Slice: 2})
 	require.True(t, round(t, u))
@@ -81,6 +82,7 @@ func TestNothingIsSettledBeforeLostHintsAreMadeUpFor(t *testing.T) {
 }
 
 func TestRowsOfClosedDaysAreMissedWithoutAHint(t *testing.T) {
+	t.Parallel()
 	e := eventtest.New(t)
 	now := noon()
 	c := newCloser(t, e, func() time.Time { return now })
@@ -116,6 +118,7 @@ func TestRowsOfClosedDaysAreMissedWithoutAHint(t *testing.T) {
 
 // While rows come in all the time and hints are lost, whatever a round calls settled had all rows that were there before it.
 func TestWhatIsSettledIsThere(t *testing.T) {
+	t.Parallel()
 	e := eventtest.New(t)
 	u := newUpdater(t, e, Options{Slice: 5})
 	ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)

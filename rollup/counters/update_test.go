@@ -74,6 +74,7 @@ func TestAProfileIsReadOnceForEachTimeThatItGotEvents(t *testing.T) {
 }
 
 func TestClosingADayChangesNoTotals(t *testing.T) {
+	t.Parallel()
 	e := eventtest.New(t)
 	at := noon().AddDate(0, 0, -3)
 	now := at
@@ -151,6 +152,7 @@ func TestAStartOfClickHouseIsNoticed(t *testing.T) {
 }
 
 func TestKeptSumsFollowTheClosedDays(t *testing.T) {
+	t.Parallel()
 	e := eventtest.New(t)
 	newest := table.DateOf(noon()) - 3
 	random := rand.New(rand.NewPCG(11, 12))

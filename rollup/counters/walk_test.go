@@ -17,6 +17,7 @@ import (
 // TestARandomWalk lets events come in on any day while rollups work, die, are cut off between any two statements, start anew and race each
 // other. Counters may lag behind, but never be more than the truth, and agree with it in the end. SPILLWAY_SEED repeats a walk.
 func TestARandomWalk(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	if given, err := strconv.ParseUint(os.Getenv("SPILLWAY_SEED"), 10, 64); err == nil {
 		seed = given
