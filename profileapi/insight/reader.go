@@ -122,6 +122,7 @@ func (r *Reader) count(ctx context.Context, q Question, panels []panel) (cells [
 	source = Aggregates
 	var parts []string
 	var cutting []panel // panels of whole days, for which the ends of the range matter
+	var single []panel  // panels of single events
 	var spans map[day]span
 	if len(panels) > 0 && q.Filters.inSeries() {
 		if spans, err = r.spansOf(ctx, q.Profile, d); err != nil {
@@ -146,8 +147,11 @@ func (r *Reader) count(ctx context.Context, q Question, panels []panel) (cells [
 					return nil, "", err
 				}
 			}
-			parts = append(parts, r.raw(q, fmt.Sprintf("date BETWEEN toDate(%d) AND toDate(%d)", d.first, d.last), p)...)
+			single = append(single, p)
 		}
+	}
+	if len(single) > 0 {
+		parts = append(parts, r.raw(q, fmt.Sprintf("date BETWEEN toDate(%d) AND toDate(%d)", d.first, d.last), single)...)
 	}
 	if len(cutting) > 0 {
 		s, err := r.splitOf(ctx, q.Profile, d)
@@ -166,11 +170,8 @@ func (r *Reader) count(ctx context.Context, q Question, panels []panel) (cells [
 		if err := r.retained(ctx, closedCut); err != nil {
 			return nil, "", err
 		}
-		single := append(append([]day{}, s.open...), s.cut...)
-		if len(single) > 0 {
-			for _, p := range cutting {
-				parts = append(parts, r.raw(q, "date IN ("+dates(single)+")", p)...)
-			}
+		if some := append(append([]day{}, s.open...), s.cut...); len(some) > 0 {
+			parts = append(parts, r.raw(q, "date IN ("+dates(some)+")", cutting)...)
 		}
 		if len(s.whole) > 0 {
 			if cells, err = r.kept(ctx, q, s.whole, cutting); err != nil {
@@ -227,16 +228,33 @@ func (r *Reader) series(q Question, d days, spans map[day]span, p panel) []strin
 	return parts
 }
 
-// raw reads a panel from single events.
-func (r *Reader) raw(q Question, where string, p panel) []string {
-	from := fmt.Sprintf("FROM %s WHERE profile_id = %d AND %s AND time >= toDateTime64(%d, 6, 'UTC') AND time < toDateTime64(%d, 6, 'UTC')%s",
-		r.layout.All("events"), q.Profile, where, q.From.Unix(), q.To.Unix(), q.Filters.condition())
-	parts := []string{fmt.Sprintf(`SELECT %s AS d, %s AS k, toInt8(kind) AS i, toString(class) AS c, surface = 'page' AS p, count() AS n %s
-		AND kind IN ('view', 'click') GROUP BY k, i, c, p`, literal(string(p.dimension)), p.key(quarter), from)}
-	if p.viewers && !p.inSeries() {
+// raw reads panels from single events, which it reads once for all of those that are told apart by a dimension.
+func (r *Reader) raw(q Question, where string, panels []panel) []string {
+	from := func(join string) string {
+		return fmt.Sprintf("FROM %s%s WHERE profile_id = %d AND %s AND time >= toDateTime64(%d, 6, 'UTC') AND time < toDateTime64(%d, 6, 'UTC')%s",
+			r.layout.All("events"), join, q.Profile, where, q.From.Unix(), q.To.Unix(), q.Filters.condition())
+	}
+	const cells = "toInt8(kind) AS i, toString(class) AS c, surface = 'page' AS p, count() AS n"
+	const seen = "AND kind IN ('view', 'click') GROUP BY"
+	var parts, words, viewed []string
+	for _, p := range panels {
+		if p.dimension == "" {
+			parts = append(parts, fmt.Sprintf("SELECT '' AS d, %s AS k, %s %s %s k, i, c, p", p.key(quarter), cells, from(""), seen))
+			continue
+		}
+		word := fmt.Sprintf("(%s, %s)", literal(string(p.dimension)), p.key(quarter))
+		words = append(words, word)
+		if p.viewers && !p.inSeries() {
+			viewed = append(viewed, word)
+		}
+	}
+	if len(words) > 0 {
+		parts = append(parts, fmt.Sprintf("SELECT word.1 AS d, word.2 AS k, %s %s %s d, k, i, c, p", cells, from(" ARRAY JOIN ["+strings.Join(words, ",")+"] AS word"), seen))
+	}
+	if len(viewed) > 0 {
 		// A visitor id is of one date, so days are counted one by one and added up.
-		parts = append(parts, fmt.Sprintf(`SELECT %s AS d, k, toInt8(%d) AS i, c, 0 = 1 AS p, sum(u) AS n FROM (SELECT date, %s AS k, toString(class) AS c, uniqExact(visitor) AS u %s
-			AND kind = 'view' GROUP BY date, k, c) GROUP BY k, c`, literal(string(p.dimension)), kindViewers, p.key(quarter), from))
+		parts = append(parts, fmt.Sprintf(`SELECT d, k, toInt8(%d) AS i, c, 0 = 1 AS p, sum(u) AS n FROM (SELECT date, word.1 AS d, word.2 AS k, toString(class) AS c, uniqExact(visitor) AS u %s
+			AND kind = 'view' GROUP BY date, d, k, c) GROUP BY d, k, c`, kindViewers, from(" ARRAY JOIN ["+strings.Join(viewed, ",")+"] AS word")))
 	}
 	return parts
 }
