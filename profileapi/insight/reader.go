@@ -60,6 +60,8 @@ type Question struct {
 	Filters  Filters
 	// Hide is a User-Agent whose events List leaves out; empty: none. Numbers count them.
 	Hide string
+	// outlook is shared by the questions of one report about the same time; nil: this one is asked alone.
+	outlook *outlook
 }
 
 // Source says what an answer was read from.
@@ -115,7 +117,7 @@ func (p panel) key(quarter string) string {
 // count adds up events by panel, kind and class, all panels at once. What can be read from aggregates is; the source says whether
 // all of it was.
 func (r *Reader) count(ctx context.Context, q Question, panels []panel) (cells []cell, source Source, err error) {
-	d, err := r.daysOf(ctx, q.From, q.To)
+	d, err := r.daysFor(ctx, q)
 	if err != nil {
 		return nil, "", err
 	}
@@ -125,7 +127,7 @@ func (r *Reader) count(ctx context.Context, q Question, panels []panel) (cells [
 	var single []panel  // panels of single events
 	var spans map[day]span
 	if len(panels) > 0 && q.Filters.inSeries() {
-		if spans, err = r.spansOf(ctx, q.Profile, d); err != nil {
+		if spans, err = r.spansFor(ctx, q, d); err != nil {
 			return nil, "", err
 		}
 	}

@@ -95,7 +95,7 @@ func (r *Reader) Report(ctx context.Context, a Ask, log *slog.Logger) (*Report, 
 	}
 	a.From, a.To = bounds[0], bounds[len(bounds)-1]
 	out := &Report{Ask: a, Lifetime: life, Gaps: life.Completeness.Gaps(a.From, a.To), Unavailable: map[Part]string{}}
-	q := Question{Profile: a.Profile, From: a.From, To: a.To, Filters: a.Filters}
+	q := Question{Profile: a.Profile, From: a.From, To: a.To, Filters: a.Filters, outlook: &outlook{}}
 	failed := make(map[Part]error, 5)
 	type done struct {
 		part Part
@@ -118,7 +118,7 @@ func (r *Reader) Report(ctx context.Context, a Ask, log *slog.Logger) (*Report, 
 			out.PreviousFrom, out.PreviousTo = a.Interval.Previous(a.From, a.To, a.Now)
 			start(PartPrevious, func() error {
 				q := q
-				q.From, q.To = out.PreviousFrom, out.PreviousTo
+				q.From, q.To, q.outlook = out.PreviousFrom, out.PreviousTo, nil
 				t, err := r.Totals(ctx, q)
 				if err == nil {
 					out.Previous = &t

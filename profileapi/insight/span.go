@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -25,6 +26,34 @@ func (r *Reader) spansOf(ctx context.Context, profile int64, d days) (map[day]sp
 		return nil, fmt.Errorf("read when closed days begin and end: %w", err)
 	}
 	return spans, nil
+}
+
+// outlook is what several questions about one time need to know first.
+type outlook struct {
+	daysOnce, spansOnce sync.Once
+	days                days
+	spans               map[day]span
+	daysErr, spansErr   error
+}
+
+// daysFor is daysOf, asked once for all questions that share an outlook.
+func (r *Reader) daysFor(ctx context.Context, q Question) (days, error) {
+	if q.outlook == nil {
+		return r.daysOf(ctx, q.From, q.To)
+	}
+	o := q.outlook
+	o.daysOnce.Do(func() { o.days, o.daysErr = r.daysOf(ctx, q.From, q.To) })
+	return o.days, o.daysErr
+}
+
+// spansFor is spansOf, asked once for all questions that share an outlook.
+func (r *Reader) spansFor(ctx context.Context, q Question, d days) (map[day]span, error) {
+	if q.outlook == nil {
+		return r.spansOf(ctx, q.Profile, d)
+	}
+	o := q.outlook
+	o.spansOnce.Do(func() { o.spans, o.spansErr = r.spansOf(ctx, q.Profile, d) })
+	return o.spans, o.spansErr
 }
 
 // closedWithout is a condition on the rows of closed days other than those of the list; empty: there are none.

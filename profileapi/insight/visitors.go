@@ -9,7 +9,7 @@ import (
 // visitors adds the distinct daily visitors of the question's time to counts, and says whether they can be known. Whole days have been
 // counted; of a day that the range cuts, and where there are filters, single events are.
 func (r *Reader) visitors(ctx context.Context, q Question, counts map[Class]Counts) (known bool, err error) {
-	d, err := r.daysOf(ctx, q.From, q.To)
+	d, err := r.daysFor(ctx, q)
 	if err != nil {
 		return false, err
 	}
