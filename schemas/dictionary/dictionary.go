@@ -214,7 +214,7 @@ func Days() Table {
 			{Name: "date", Type: Date, About: "The day: the profile's local date."},
 			{Name: "closed_at", Type: Timestamp, Expression: "{closed_at:DateTime64(6, 'UTC')}", About: "When the day was closed. The newest one of a date replaces all others."},
 			{Name: "profile_id", Type: Int64, Bloom: true, About: "The profile."},
-			{Name: "dimension", Type: Word, About: "What the row counts by. Empty: the series by the quarter hour. `visitors`: the day's distinct visitors. Otherwise a breakdown: `country`, `device` …"},
+			{Name: "dimension", Type: Word, About: "What the row counts by. Empty: the series by the quarter hour. `visitors`: the day's distinct visitors. `link`: the links, and the views as link 0. Otherwise a breakdown: `country`, `device` …, of those profiles of which some event of the day has that column set."},
 			{Name: "value", Type: Text, About: "The breakdown's value, as in the column of that name in events. Of each column the 1 000 most frequent values of a profile and day; all others are `(other)`."},
 			{Name: "kind", Type: Word, About: "`view` or `click`; `unknown` in dimension `visitors`: who viewed or clicked."},
 			{Name: "class", Type: Word, About: "As in events."},
