@@ -62,7 +62,7 @@ func (b *Bench) insights(ctx context.Context) (*Table, error) {
 		{"24 hours", "?period=24h"},
 	}
 	times := map[*library][]measure.Series{small: make([]measure.Series, len(asked)), large: make([]measure.Series, len(asked))}
-	for i := range pick(b, 300, 20) {
+	for i := range pick(b, 102, 20) {
 		for turn := range 2 {
 			l := []*library{small, large}[(i+turn)%2]
 			for q, a := range asked {

@@ -60,7 +60,7 @@ func (b *Bench) latency(ctx context.Context) (*Table, error) {
 		o.Rate = most * share
 		quantiles := []float64{50, 99, 99.9}
 		figures := [2][]measure.Series{make([]measure.Series, len(quantiles)), make([]measure.Series, len(quantiles))}
-		for i := range pick(b, 7, 2) {
+		for i := range pick(b, 6, 2) {
 			for turn := range 2 {
 				who := (i + turn) % 2
 				o.Address = []string{v.redirector.Listen, v.nginx.Address}[who]
