@@ -26,8 +26,8 @@ type Options struct {
 	Grace time.Duration
 	// CompareEvery is how often every day's events are counted again; zero: 1 h.
 	CompareEvery time.Duration
-	// SliceEvents is how many events of a day are computed in one statement, which bounds its memory: some 2 GB, or twice that where most
-	// profiles have one or two events a day; zero: 1.5 million. Small days are computed together, up to a fifth of it.
+	// SliceEvents is how many events of a day are computed in one statement, which bounds its memory; zero: 1.5 million. Small days are
+	// computed together, up to a fifth of it.
 	SliceEvents uint64
 	// MaxValues is how many values of a column a closed day keeps of a profile; zero: 1000. The rest of them is kept as one value: Other.
 	MaxValues int

@@ -60,6 +60,14 @@ func panelsOf(t *testing.T, e *eventtest.Engines, d table.Date) (list []string) 
 	return list
 }
 
+// faultsOf is what is wrong with the closed days.
+func faultsOf(t *testing.T, e *eventtest.Engines) []Fault {
+	t.Helper()
+	faults, err := Faults(t.Context(), e.Tables, Expired{}, nil)
+	require.NoError(t, err)
+	return faults
+}
+
 func TestAClosedDayHasWhatItsEventsHave(t *testing.T) {
 	e := eventtest.New(t)
 	at := then()
@@ -250,9 +258,7 @@ func TestDaysAreClosedTogether(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, differing)
 	}
-	faults, err := Faults(t.Context(), e.Tables, Expired{}, nil)
-	require.NoError(t, err)
-	require.Empty(t, faults)
+	require.Empty(t, faultsOf(t, e))
 
 	// One of them is being closed elsewhere, one has lost events, one has got some, one has none.
 	c.step = func(string) error { return nil }
@@ -272,6 +278,45 @@ func TestDaysAreClosedTogether(t *testing.T) {
 		require.Equal(t, d != first+2, prints[d] == fingerprint(e, d), d)
 	}
 	require.EqualValues(t, e.Number("SELECT count() FROM "+e.Local("events")+" WHERE date = "+(first+2).Literal()), results[first+2].events)
+}
+
+// TestWhatIsWrongWithAClosedDayIsFound takes rows from a closed day or changes them, panel by panel; and a day as days were once closed is closed again.
+func TestWhatIsWrongWithAClosedDayIsFound(t *testing.T) {
+	e := eventtest.New(t)
+	d := table.DateOf(then())
+	e.Insert(someEvents(then(), 200, rand.New(rand.NewPCG(15, 16)))...)
+	e.Insert(someEvents(then().AddDate(0, 0, -1), 50, rand.New(rand.NewPCG(17, 18)))...)
+	c := newCloser(t, e, Options{})
+	require.NoError(t, c.Round(t.Context()))
+	whole := fingerprint(e, d)
+	for _, change := range []string{
+		"DELETE WHERE dimension = 'surface' AND profile_id = 2",
+		"DELETE WHERE dimension = 'link' AND profile_id = 2",
+		"DELETE WHERE dimension = 'link' AND kind = 'view' AND profile_id = 2",
+		"DELETE WHERE dimension = 'visitors' AND kind = 'unknown' AND profile_id = 2",
+		"DELETE WHERE dimension = 'country' AND profile_id = 2",
+		"DELETE WHERE dimension = 'country' AND profile_id = 2 AND value = 'DE'",
+		"DELETE WHERE dimension = 'country'",
+		"UPDATE events = events + 1 WHERE dimension = 'country' AND profile_id = 2 AND value = 'DE'",
+		"DELETE WHERE dimension = '' AND profile_id = 2",
+	} {
+		require.Empty(t, faultsOf(t, e))
+		e.Run("ALTER TABLE " + e.Local("days") + " " + change + " AND date = " + d.Literal() + " SETTINGS mutations_sync = 2")
+		faults := faultsOf(t, e)
+		require.Len(t, faults, 1, change)
+		require.Equal(t, d, faults[0].Date, change)
+		_, err := c.Close(t.Context(), d)
+		require.NoError(t, err)
+		require.Equal(t, whole, fingerprint(e, d), change)
+	}
+
+	spans := e.Local("days") + " WHERE dimension IN ('link', 'surface') AND date = " + d.Literal()
+	e.Run("INSERT INTO " + e.Local("days") + " SELECT * REPLACE (toDateTime(0, 'UTC') AS bucket) FROM " + spans)
+	e.Run("DELETE FROM " + spans + " AND bucket != toDateTime(0, 'UTC')")
+	require.Empty(t, faultsOf(t, e), "it is what it was then")
+	c.compared = time.Time{} // an hour has passed
+	require.NoError(t, c.Round(t.Context()))
+	require.Equal(t, whole, fingerprint(e, d))
 }
 
 // TestADayThatCannotBeClosedHoldsUpNoOther: what fails with others is tried by itself.

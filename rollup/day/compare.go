@@ -18,6 +18,7 @@ type State struct {
 	Listed  bool   // it is listed as closed
 	Expired bool   // its events were dropped, or are about to be
 	Due     bool   // it is marked to be closed again; Closed is what its rows add up to
+	Former  bool   // it was closed when every column had rows and none said when the day's events were
 }
 
 // Shrunk says that there are fewer events than the day was closed with.
@@ -25,7 +26,7 @@ func (s State) Shrunk() bool { return s.Listed && s.Events < s.Closed }
 
 // Differs says that the closed day is not what its events are.
 func (s State) Differs() bool {
-	return !s.Shrunk() && s.Events > 0 && (!s.Listed || s.Due || s.Events != s.Closed || s.Events != s.Summed)
+	return !s.Shrunk() && s.Events > 0 && (!s.Listed || s.Due || s.Former || s.Events != s.Closed || s.Events != s.Summed)
 }
 
 // Compare tells of the given dates, or of all if dates is nil, what events and closed rows there are. In the order of the dates.
@@ -59,14 +60,15 @@ func Compare(ctx context.Context, t *table.Tables, expired Expired, dates []tabl
 	var n uint64
 	for _, q := range []struct {
 		query string
-		field func(*State) *uint64
+		set   func(*State, uint64)
 	}{
 		// Closed rows first: what comes meanwhile makes the day look older than it is, never newer.
-		{"SELECT toUInt16(date) AS d, sumIf(events, dimension = '') FROM " + t.All("days") + where + " GROUP BY d", func(s *State) *uint64 { return &s.Summed }},
-		{"SELECT toUInt16(date) AS d, count() FROM " + t.All("events") + where + " GROUP BY d", func(s *State) *uint64 { return &s.Events }},
+		{"SELECT toUInt16(date) AS d, sumIf(events, dimension = '') FROM " + t.All("days") + where + " GROUP BY d", func(s *State, n uint64) { s.Summed = n }},
+		{"SELECT toUInt16(date) AS d, toUInt64(maxIf(toUInt32(bucket), dimension = 'surface') = 0) FROM " + t.All("days") + where + " GROUP BY d", func(s *State, n uint64) { s.Former = n != 0 }},
+		{"SELECT toUInt16(date) AS d, count() FROM " + t.All("events") + where + " GROUP BY d", func(s *State, n uint64) { s.Events = n }},
 	} {
 		if err := t.Each(ctx, q.query, []any{&date, &n}, func() error {
-			*q.field(state(table.Date(date))) = n
+			q.set(state(table.Date(date)), n)
 			return nil
 		}); err != nil {
 			return nil, fmt.Errorf("compare days with their events: %w", err)

@@ -86,38 +86,50 @@ type panel struct {
 	dimension string
 }
 
-// sets looks which columns are set, and adds to expected how many events each panel should have.
-func (c *Closer) sets(ctx context.Context, where string, expected map[panel]uint64) ([]set, error) {
-	list := make([]set, len(dimensions()))
-	inner, outer := make([]string, len(list)), make([]string, len(list))
+// lookAtColumns calls f with each day that has events where a condition is true: how many profiles and events it has and, for each of the
+// dimensions, how many profiles in which the column is set somewhere, and how many events these have.
+func lookAtColumns(ctx context.Context, t *table.Tables, where string, f func(date table.Date, profiles, events uint64, some, of []uint64)) error {
+	n := len(dimensions())
+	inner, outer := make([]string, n), make([]string, n)
 	var date uint16
 	var profiles, events uint64
 	into := []any{&date, &profiles, &events}
-	some, of := make([]uint64, len(list)), make([]uint64, len(list))
+	some, of := make([]uint64, n), make([]uint64, n)
 	for i, d := range dimensions() {
-		list[i].dimension = d
 		inner[i] = fmt.Sprintf("max(%s) AS s%d", isSet(d), i)
 		outer[i] = fmt.Sprintf("countIf(s%d), sumIf(n, s%[1]d)", i)
 		into = append(into, &some[i], &of[i])
 	}
-	err := c.tables.Each(ctx, fmt.Sprintf("SELECT toUInt16(date) AS d, count(), sum(n), %s FROM (SELECT date, profile_id, count() AS n, %s FROM %s WHERE %s GROUP BY date, profile_id) GROUP BY d",
-		strings.Join(outer, ", "), strings.Join(inner, ", "), c.tables.All("events"), where), into, func() error {
+	err := t.Each(ctx, fmt.Sprintf("SELECT toUInt16(date) AS d, count(), sum(n), %s FROM (SELECT date, profile_id, count() AS n, %s FROM %s WHERE %s GROUP BY date, profile_id) GROUP BY d",
+		strings.Join(outer, ", "), strings.Join(inner, ", "), t.All("events"), where), into, func() error {
+		f(table.Date(date), profiles, events, some, of)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("look which columns are set: %w", err)
+	}
+	return nil
+}
+
+// sets looks which columns are set, and adds to expected how many events each panel should have.
+func (c *Closer) sets(ctx context.Context, where string, expected map[panel]uint64) ([]set, error) {
+	list := make([]set, len(dimensions()))
+	for i, d := range dimensions() {
+		list[i].dimension = d
+	}
+	err := lookAtColumns(ctx, c.tables, where, func(date table.Date, profiles, events uint64, some, of []uint64) {
 		for _, always := range []string{"", "visitors", "link"} {
-			expected[panel{table.Date(date), always}] += events
+			expected[panel{date, always}] += events
 		}
 		for i := range list {
 			list[i].some += some[i]
 			list[i].profiles += profiles
 			if of[i] > 0 {
-				expected[panel{table.Date(date), list[i].dimension}] += of[i]
+				expected[panel{date, list[i].dimension}] += of[i]
 			}
 		}
-		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("look which columns are set: %w", err)
-	}
-	return list, nil
+	return list, err
 }
 
 // ErrMoved is returned when a day's events changed while it was computed: it is computed again later.

@@ -22,7 +22,8 @@ type Fault struct {
 const maxCompared = 20_000_000
 
 // Faults holds closed days against their events, those of dates or, if it is nil, all: their numbers, what their panels add up to, and the
-// series row by row. It reads aggregates only. Days whose events have expired are held against what they were closed with.
+// series row by row. Of single events it only reads which columns are set. Days whose events have expired are held against what they were
+// closed with.
 func Faults(ctx context.Context, t *table.Tables, expired Expired, dates []table.Date) ([]Fault, error) {
 	states, err := Compare(ctx, t, expired, dates)
 	if err != nil {
@@ -90,9 +91,9 @@ func compareRows(ctx context.Context, t *table.Tables, states []State, add func(
 	if err != nil {
 		return err
 	}
-	odd, err := oddPanels(ctx, t, in)
+	odd, err := oddPanels(ctx, t, list)
 	if err != nil {
-		return err
+		return fmt.Errorf("add up the panels of closed days: %w", err)
 	}
 	for _, s := range states {
 		switch {
@@ -106,41 +107,53 @@ func compareRows(ctx context.Context, t *table.Tables, states []State, add func(
 }
 
 // oddPanels returns, by day, the panels that do not have every event once: of all profiles, or, where a column is unset in all events of some,
-// of each profile that has rows in it. Days that were closed before 'link' had views have its clicks only.
-func oddPanels(ctx context.Context, t *table.Tables, in string) (map[table.Date][]string, error) {
-	odd := map[table.Date][]string{}
-	var partial []string
+// of the other profiles. In days that were closed before that was so, every column has all events, and 'link' the clicks only.
+func oddPanels(ctx context.Context, t *table.Tables, dates []table.Date) (map[table.Date][]string, error) {
+	condition := "date IN (" + table.Dates(dates) + ")"
+	in := " WHERE " + condition
+	type sum struct{ events, clicks uint64 }
+	sums := map[panel]sum{}
 	var date uint16
 	var dimension string
-	var less bool
-	err := t.Each(ctx, `SELECT d, dimension, n < total AND dimension NOT IN ('visitors', 'link') FROM (
-			SELECT toUInt16(date) AS d, dimension, sumIf(events, dimension != 'visitors' OR kind = 'unknown') AS n, sumIf(events, kind = 'click') AS clicks
-			FROM `+t.All("days")+in+` GROUP BY d, dimension) AS panel
-		INNER JOIN (SELECT toUInt16(date) AS d, sum(events) AS total, sumIf(events, kind = 'click') AS all_clicks FROM `+t.All("days")+in+` AND dimension = '' GROUP BY d) AS day USING (d)
-		WHERE if(dimension = 'link', n NOT IN (total, all_clicks), n != total) OR dimension != 'visitors' AND n = total AND clicks != all_clicks ORDER BY d, dimension`,
-		[]any{&date, &dimension, &less}, func() error {
-			if less {
-				partial = append(partial, fmt.Sprintf("(%s,'%s')", table.Date(date).Literal(), dimension))
-			} else {
-				odd[table.Date(date)] = append(odd[table.Date(date)], dimension)
+	var row sum
+	if err := t.Each(ctx, "SELECT toUInt16(date) AS d, dimension, sumIf(events, dimension != 'visitors' OR kind = 'unknown'), sumIf(events, kind = 'click') FROM "+t.All("days")+in+" GROUP BY d, dimension",
+		[]any{&date, &dimension, &row.events, &row.clicks}, func() error {
+			sums[panel{table.Date(date), dimension}] = row
+			return nil
+		}); err != nil {
+		return nil, err
+	}
+	odd := map[table.Date][]string{}
+	var partial []string
+	if err := lookAtColumns(ctx, t, condition, func(date table.Date, _, _ uint64, _, of []uint64) {
+		all := sums[panel{date, ""}]
+		if sums[panel{date, "visitors"}].events != all.events {
+			odd[date] = append(odd[date], "visitors")
+		}
+		if link := sums[panel{date, "link"}]; link.clicks != all.clicks || link.events != all.events && link.events != all.clicks {
+			odd[date] = append(odd[date], "link")
+		}
+		for i, d := range dimensions() {
+			switch is := sums[panel{date, d}]; {
+			case is.events != of[i] && is.events != all.events, is.events == all.events && is.clicks != all.clicks:
+				odd[date] = append(odd[date], d)
+			case is.events != 0 && is.events != all.events:
+				partial = append(partial, fmt.Sprintf("(%s,'%s')", date.Literal(), d))
 			}
-			return nil
-		})
-	if err == nil && len(partial) > 0 {
-		err = t.Each(ctx, `SELECT DISTINCT d, dimension FROM (
-				SELECT toUInt16(date) AS d, profile_id, dimension, sum(events) AS n, sumIf(events, kind = 'click') AS clicks
-				FROM `+t.All("days")+in+` AND (date, dimension) IN (`+strings.Join(partial, ",")+`) GROUP BY d, profile_id, dimension) AS panel
-			LEFT JOIN (SELECT toUInt16(date) AS d, profile_id, sum(events) AS total, sumIf(events, kind = 'click') AS all_clicks
-				FROM `+t.All("days")+in+` AND dimension = '' GROUP BY d, profile_id) AS day USING (d, profile_id)
-			WHERE n != total OR clicks != all_clicks ORDER BY d, dimension`, []any{&date, &dimension}, func() error {
-			odd[table.Date(date)] = append(odd[table.Date(date)], dimension)
-			return nil
-		})
+		}
+	}); err != nil || len(partial) == 0 {
+		return odd, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("add up the panels of closed days: %w", err)
-	}
-	return odd, nil
+	err := t.Each(ctx, `SELECT DISTINCT d, dimension FROM (
+			SELECT toUInt16(date) AS d, profile_id, dimension, sum(events) AS n, sumIf(events, kind = 'click') AS clicks
+			FROM `+t.All("days")+in+` AND (date, dimension) IN (`+strings.Join(partial, ",")+`) GROUP BY d, profile_id, dimension) AS panel
+		LEFT JOIN (SELECT toUInt16(date) AS d, profile_id, sum(events) AS total, sumIf(events, kind = 'click') AS all_clicks
+			FROM `+t.All("days")+in+` AND dimension = '' GROUP BY d, profile_id) AS day USING (d, profile_id)
+		WHERE n != total OR clicks != all_clicks ORDER BY d, dimension`, []any{&date, &dimension}, func() error {
+		odd[table.Date(date)] = append(odd[table.Date(date)], dimension)
+		return nil
+	})
+	return odd, err
 }
 
 // Verify computes a day again from its events and returns how many of its rows differ. It takes as long as closing the day.
