@@ -51,7 +51,8 @@ const (
 )
 
 // kept reads panels from whole closed days. A day on which a dimension is unset in all events of the profile has no rows of it: what they would
-// be stands in the panel of links (rollup/day). All is one question, so that what it reads of a day that is swapped meanwhile agrees.
+// be stands in the panel of links (rollup/day). All is one question, so that what it reads of a day that is swapped meanwhile agrees, where a
+// question has one snapshot (ClickHouse 26; before, enable_shared_storage_snapshot_in_query is off).
 func (r *Reader) kept(ctx context.Context, q Question, list []day, panels []panel) ([]cell, error) {
 	from := fmt.Sprintf("FROM %s WHERE profile_id = %d AND date IN (%s)", r.layout.All("days"), q.Profile, dates(list))
 	links := q.Filters.only(ByLink).condition()

@@ -10,7 +10,8 @@ import (
 //
 // A goroutine in a call of the kernel keeps its processor until the runtime's monitor takes it away, and a monitor that has found nothing to do for a while looks every
 // 10 ms, and takes what it has seen twice. Where there is one processor (GOMAXPROCS is 1), visitors would wait that long whenever the journal is synced. So
-// there is a second one meanwhile; two for good would cost every request their waking each other.
+// there is a second one meanwhile; two for good would cost every request their waking each other. Setting GOMAXPROCS ends Go's following of a container's limit,
+// of which nothing is missed: for that Go does not go below two, so one is all that the machine, or the process's affinity, has.
 func Do(f func() error) error {
 	if lend() {
 		defer giveBack()

@@ -335,12 +335,7 @@ func TestTheServerTakesOverFromTheLane(t *testing.T) {
 		require.Empty(t, rest)
 	})
 	t.Run("the end of the service", func(t *testing.T) {
-		h, err := NewHandler(options(t, &keeper{}, page.Rendered))
-		require.NoError(t, err)
-		server, err := NewServer(h, Limits{})
-		require.NoError(t, err)
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
+		server, listener := listening(t, &keeper{}, page.Rendered, Limits{})
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		done := make(chan error, 1)
@@ -393,16 +388,11 @@ func TestWhatWasRecordedIsAnswered(t *testing.T) {
 
 func TestAServiceThatEndsAtOnceAcceptsNobody(t *testing.T) {
 	for range 50 {
-		h, err := NewHandler(options(t, &keeper{}, page.Rendered))
-		require.NoError(t, err)
-		server, err := NewServer(h, Limits{})
-		require.NoError(t, err)
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
+		server, listener := listening(t, &keeper{}, page.Rendered, Limits{})
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		require.NoError(t, server.Run(ctx, listener, time.Hour))
-		_, err = net.Dial("tcp", listener.Addr().String())
+		_, err := net.Dial("tcp", listener.Addr().String())
 		require.Error(t, err)
 	}
 }

@@ -150,16 +150,22 @@ type site struct {
 	stop    func() // ends the server and waits for it
 }
 
-func serve(t testing.TB, views page.Views, limits Limits) *site {
-	s := &site{t: t, journal: &keeper{}}
-	var err error
-	s.handler, err = NewHandler(options(t, s.journal, views))
+// listening returns a server that does not run yet, and what it is to listen on.
+func listening(t testing.TB, journal Journal, views page.Views, limits Limits) (*Server, net.Listener) {
+	t.Helper()
+	h, err := NewHandler(options(t, journal, views))
 	require.NoError(t, err)
-	server, err := NewServer(s.handler, limits)
+	server, err := NewServer(h, limits)
 	require.NoError(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	s.address = listener.Addr().String()
+	return server, listener
+}
+
+func serve(t testing.TB, views page.Views, limits Limits) *site {
+	s := &site{t: t, journal: &keeper{}}
+	server, listener := listening(t, s.journal, views, limits)
+	s.handler, s.address = server.handler, listener.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- server.Run(ctx, listener, time.Second) }()
