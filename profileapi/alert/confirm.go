@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"spillway.dev/profileapi/mail"
 )
@@ -107,27 +108,31 @@ func (o *Outbox) confirmations(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look for addresses to confirm: %w", err)
 	}
+	var group errgroup.Group // side by side: one after the other they could outlast the lease, and hold alerts up
 	for _, a := range list {
-		failure := errUnwanted
-		if a.Address != nil && !a.Confirmed {
-			var letter mail.Letter
-			if letter, failure = o.letters.Confirm(*a.Address, a.Account, a.Letters, o.now()); failure == nil {
-				failure = o.mailer.Send(ctx, letter)
-			}
+		group.Go(func() error { return o.confirmation(ctx, a) })
+	}
+	return group.Wait()
+}
+
+// confirmation makes one try to send a letter that asks, and writes down what became of it.
+func (o *Outbox) confirmation(ctx context.Context, a asked) error {
+	failure := errUnwanted
+	if a.Address != nil && !a.Confirmed {
+		var letter mail.Letter
+		if letter, failure = o.letters.Confirm(*a.Address, a.Account, a.Letters, o.now()); failure == nil {
+			failure = o.mailer.Send(ctx, letter)
 		}
-		outcome, said, again := became(a.Tried, failure)
-		o.tries.WithLabelValues("confirmation", outcome).Inc()
-		err := func() error {
-			// What has become of it is recorded though the process is asked to stop. Another letter may have been asked for meanwhile.
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-			defer cancel()
-			_, err := o.pool.Exec(ctx, `UPDATE confirmations SET next_at = now() + $3::interval, last_error = $4 WHERE account_id = $1 AND letters = $2`,
-				a.Account, a.Letters, again, said)
-			return err
-		}()
-		if err != nil {
-			return fmt.Errorf("record what became of the letter to account %d: %w", a.Account, err)
-		}
+	}
+	outcome, said, again := became(a.Tried, failure)
+	o.tries.WithLabelValues("confirmation", outcome).Inc()
+	// What has become of it is recorded though the process is asked to stop. Another letter may have been asked for meanwhile.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	_, err := o.pool.Exec(ctx, `UPDATE confirmations SET next_at = now() + $3::interval, last_error = $4 WHERE account_id = $1 AND letters = $2`,
+		a.Account, a.Letters, again, said)
+	if err != nil {
+		return fmt.Errorf("record what became of the letter to account %d: %w", a.Account, err)
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ type office struct {
 	to      []string
 	letters []*mail.Message
 	raw     []string
+	meet    *sync.WaitGroup // nil, or whom each letter waits for before it is taken
 }
 
 func (o *office) NewSession(*smtp.Conn) (smtp.Session, error) { return &session{o}, nil }
@@ -63,6 +64,10 @@ func (c *session) Data(r io.Reader) error {
 	m, err := mail.ReadMessage(bytes.NewReader(b))
 	if err != nil {
 		return err
+	}
+	if c.meet != nil {
+		c.meet.Done()
+		c.meet.Wait()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -280,6 +285,24 @@ func TestNothingButAQuestionGoesToAnAddressThatIsNotConfirmed(t *testing.T) {
 	subject, err := new(mime.WordDecoder).DecodeHeader(desk.letters[2].Header.Get("Subject"))
 	require.NoError(t, err)
 	require.Contains(t, subject, "has reached 2\u202f500 views")
+}
+
+// TestQuestionsDoNotWaitForEachOther: one after the other, as many as are taken at once would outlast their lease where mail is slow.
+func TestQuestionsDoNotWaitForEachOther(t *testing.T) {
+	c := newCreator(t, engines.Addresses{Database: enginetest.Postgres(t)})
+	desk, post := opened(t)
+	desk.meet = &sync.WaitGroup{}
+	desk.meet.Add(together)
+	_, err := c.pool.Exec(t.Context(), `INSERT INTO accounts (email) SELECT 'ada' || n || '@example.org' FROM generate_series(2, $1) n`, together)
+	require.NoError(t, err)
+	_, err = c.pool.Exec(t.Context(), `INSERT INTO confirmations (account_id) SELECT id FROM accounts`)
+	require.NoError(t, err)
+	_, err = outbox(t, c, OutboxOptions{Post: post, Origin: "https://spill.example/"}).round(t.Context())
+	require.NoError(t, err)
+	require.Len(t, desk.letters, together)
+	var wait int
+	require.NoError(t, c.pool.QueryRow(t.Context(), `SELECT count(*) FROM confirmations WHERE next_at IS NOT NULL OR last_error <> ''`).Scan(&wait))
+	require.Zero(t, wait)
 }
 
 func TestWithoutAServerNothingWaitsForOne(t *testing.T) {
