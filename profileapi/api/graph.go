@@ -18,7 +18,7 @@ type GraphQuery struct {
 }
 
 func (a *API) registerGraph() error {
-	g, err := graph.New(a.profiles, a.reader, a.log, a.now)
+	g, err := graph.New(a.profiles, a.reader, a.patience, a.log, a.now)
 	if err != nil {
 		return err
 	}

@@ -245,6 +245,16 @@ func TestAStoreThatHangsTakesOnlyTimelinesAway(t *testing.T) {
 	require.NotNil(t, a.body["lifetime"])
 	require.NotEmpty(t, a.body["unavailable"])
 	require.NotEmpty(t, a.body["annotations"])
+
+	begin := time.Now()
+	a = c.send("POST", "/v1/graphql", map[string]any{"query": `query($id: ID!) { profile(id: $id) { insights { lifetime { views } series { views } unavailable } } }`, "variables": map[string]any{"id": id}})
+	require.Equal(t, 200, a.StatusCode, a.raw)
+	numbers := a.body["data"].(map[string]any)["profile"].(map[string]any)["insights"].(map[string]any)
+	require.Equal(t, map[string]any{"views": 0.0}, numbers["lifetime"])
+	require.Nil(t, numbers["series"])
+	require.NotEmpty(t, numbers["unavailable"])
+	c.must(503, "GET", "/v1/profiles/"+id+"/insights.csv?panel=series", nil)
+	require.Less(t, time.Since(begin), 10*time.Second, "what every operation may take is more")
 }
 
 func TestAnnotationsByHandAndByChange(t *testing.T) {

@@ -84,7 +84,7 @@ func (a *API) registerTables() {
 		if in.Panel == "breakdown" {
 			ask.Dimensions = []insight.Dimension{insight.Dimension(in.Dimension)}
 		}
-		r, err := a.reader.Report(ctx, ask, a.log)
+		r, err := a.report(ctx, ask)
 		if err != nil {
 			return nil, err
 		}

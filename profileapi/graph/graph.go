@@ -40,16 +40,18 @@ type Graph struct {
 	schema   *graphql.Schema
 	profiles *profile.Store
 	reader   *insight.Reader
+	patience time.Duration
 	log      *slog.Logger
 	now      func() time.Time
 }
 
-// New returns a graph. now nil: time.Now.
-func New(profiles *profile.Store, reader *insight.Reader, log *slog.Logger, now func() time.Time) (*Graph, error) {
+// New returns a graph. patience is how long the store of timelines may take for one profile's numbers: what has not come then is said to be
+// missing, and the rest is told. now nil: time.Now.
+func New(profiles *profile.Store, reader *insight.Reader, patience time.Duration, log *slog.Logger, now func() time.Time) (*Graph, error) {
 	if now == nil {
 		now = time.Now
 	}
-	g := &Graph{profiles: profiles, reader: reader, log: log, now: now}
+	g := &Graph{profiles: profiles, reader: reader, patience: patience, log: log, now: now}
 	var err error
 	g.schema, err = graphql.ParseSchema(schema, &query{g}, graphql.UseFieldResolvers(), graphql.MaxDepth(MaxDepth), graphql.MaxSelections(MaxSelections),
 		graphql.MaxQueryLength(MaxLength), graphql.MaxParallelism(4), graphql.OverlapValidationLimit(2000))

@@ -116,7 +116,9 @@ func (n *profileNode) Insights(ctx context.Context, args insightArgs) (*insights
 	if err != nil {
 		return nil, err
 	}
-	r, err := n.g.reader.Report(ctx, ask, n.g.log)
+	asking, cancel := context.WithTimeout(ctx, n.g.patience)
+	defer cancel()
+	r, err := n.g.reader.Report(asking, ask, n.g.log)
 	if err != nil {
 		return nil, n.g.tell(err)
 	}
