@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"cmp"
+	"context"
 	"net/http"
 	"net/url"
 	"slices"
@@ -56,7 +57,7 @@ func means(c insight.Class) string {
 		"prefetch": "Browsers that fetched a page ahead, which nobody has seen yet.",
 		"head":     "Requests for the header alone: nothing was shown.",
 		"scanner":  "Programs that look like people and open all links at once, or a link that no person sees.",
-		"owner":    "Your own browser, and the preview on this page.",
+		"owner":    "Your own browser, and the preview beside your links, which is counted here but not listed below.",
 		"test":     "Visits that the operator marked as tests.",
 		"unknown":  "Visits recorded by a newer version, of a class that this one does not know.",
 	}[c]
@@ -76,7 +77,9 @@ func (d *Dashboard) showLeftOut(w http.ResponseWriter, r *http.Request, v viewer
 	page.Periods = q.periods(base)
 	// What the page beside the form loads would fill the list of the owner's own visits.
 	question := insight.Question{Profile: v.ID, From: q.ask.From, To: q.ask.To, Hide: previewAgent}
-	found, err := d.Reader.Breakdowns(r.Context(), question, []insight.Dimension{"reason"}, insight.Order{Classes: left})
+	asking, cancel := context.WithTimeout(r.Context(), d.Patience)
+	defer cancel()
+	found, err := d.Reader.Breakdowns(asking, question, []insight.Dimension{"reason"}, insight.Order{Classes: left})
 	if err != nil {
 		d.Log.Warn("what was left out cannot be listed", "profile", v.ID, "error", err)
 		page.Failed = "What was left out cannot be listed right now. The numbers are not affected."
@@ -115,7 +118,7 @@ func (d *Dashboard) showLeftOut(w http.ResponseWriter, r *http.Request, v viewer
 		}
 	}
 	before, _ := insight.ParseCursor(r.URL.Query().Get("after")) // one that cannot be read shows the latest
-	events, err := d.Reader.List(r.Context(), question, classes, before, mostExamples+1)
+	events, err := d.Reader.List(asking, question, classes, before, mostExamples+1)
 	if err != nil {
 		return err
 	}

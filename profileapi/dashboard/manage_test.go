@@ -1,6 +1,8 @@
 package dashboard_test
 
 import (
+	"io"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"regexp"
@@ -20,11 +22,17 @@ import (
 func signedUp(t *testing.T) (browser, *httptest.Server, *pgxpool.Pool) {
 	t.Helper()
 	server, pool := house(t, "http://127.0.0.1")
+	return signUp(t, server), server, pool
+}
+
+// signUp makes an account and its page.
+func signUp(t *testing.T, server *httptest.Server) browser {
+	t.Helper()
 	b := sit(t, server)
 	_, _ = b.send("POST", "/sign-up", url.Values{"email": {"ada@example.org"}, "password": {"analytical engines"}})
 	answer, _ := b.send("POST", "/pages", url.Values{"title": {"Ada"}, "handle": {"ada"}, "timezone": {"Europe/London"}})
 	require.Equal(t, "/pages/ada", answer.Header.Get("Location"))
-	return b, server, pool
+	return b
 }
 
 func TestThisBrowserIsMine(t *testing.T) {
@@ -197,6 +205,26 @@ func TestAnAddressIsConfirmedByWhoReadsTheLetter(t *testing.T) {
 	_, text = b.send("GET", "/pages/ada", nil)
 	require.NotContains(t, text, notice)
 	require.NotContains(t, text, button)
+	answer, text = b.send("POST", "/pages/ada/mail", url.Values{"confirm": {"1"}}, "X-Part", "manage") // of a page that was open before
+	require.Equal(t, 200, answer.StatusCode)
+	require.Contains(t, text, "Nothing is to be confirmed any more")
+	require.NotContains(t, text, "on its way")
+}
+
+// A ClickHouse that takes questions and never answers keeps nobody waiting for long.
+func TestWhatWasLeftOutWhileTheAnswerHangs(t *testing.T) {
+	hanging := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	}))
+	t.Cleanup(hanging.Close)
+	server, _ := houseOn(t, "http://127.0.0.1", hanging.URL+"/spillway", 200*time.Millisecond)
+	b := signUp(t, server)
+	begin := time.Now()
+	answer, text := b.send("GET", "/pages/ada/left-out", nil)
+	require.Equal(t, 503, answer.StatusCode)
+	require.Contains(t, text, "The numbers are not affected")
+	require.Less(t, time.Since(begin), 10*time.Second)
 }
 
 func TestWhatWasLeftOutWhileNobodyKnows(t *testing.T) {

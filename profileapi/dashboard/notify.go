@@ -145,14 +145,14 @@ func (d *Dashboard) changeMail(w http.ResponseWriter, r *http.Request, v viewer)
 		return err
 	}
 	if r.PostForm.Get("confirm") != "" {
-		err := d.news.AskAgain(r.Context(), v.account)
+		done, err := "The letter is on its way.", d.news.AskAgain(r.Context(), v.account)
 		if errors.Is(err, alert.ErrConfirmed) {
-			err = nil // elsewhere, meanwhile: the page says so
+			done, err = "Nothing is to be confirmed any more.", nil // it was done elsewhere, meanwhile
 		}
 		if soon := (*alert.TooSoon)(nil); errors.As(err, &soon) {
 			err = &profile.Invalid{Field: "confirm", Message: soon.Error()}
 		}
-		return d.answer(w, r, v, "told", "The letter is on its way.", profile.LinkChange{}, err)
+		return d.answer(w, r, v, "told", done, profile.LinkChange{}, err)
 	}
 	alerts, reports := r.PostForm.Get("alerts") != "", r.PostForm.Get("weekly") != ""
 	err := d.news.SetMail(r.Context(), v.ID, alert.MailChange{Alerts: &alerts, Weekly: &reports})

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -30,7 +31,13 @@ import (
 // house is a dashboard whose ClickHouse is away: pages must come all the same.
 func house(t *testing.T, origin string) (*httptest.Server, *pgxpool.Pool) {
 	t.Helper()
-	where := engines.Addresses{Database: enginetest.Postgres(t), ClickHouse: "http://127.0.0.1:1/nowhere"}
+	return houseOn(t, origin, "http://127.0.0.1:1/nowhere", 0)
+}
+
+// houseOn asks that ClickHouse, with that patience.
+func houseOn(t *testing.T, origin, timelines string, patience time.Duration) (*httptest.Server, *pgxpool.Pool) {
+	t.Helper()
+	where := engines.Addresses{Database: enginetest.Postgres(t), ClickHouse: timelines}
 	require.NoError(t, postgres.Migrate(t.Context(), where.Database))
 	pool, err := where.OpenPostgres(t.Context(), 4)
 	require.NoError(t, err)
@@ -49,7 +56,7 @@ func house(t *testing.T, origin string) (*httptest.Server, *pgxpool.Pool) {
 	go func() { defer close(stopped); hub.Run(running) }()
 	t.Cleanup(func() { stop(); <-stopped })
 	d, err := dashboard.New(dashboard.Options{Public: "http://127.0.0.1:1", Origin: origin, SignUp: true, Pool: pool, Accounts: account.NewStore(pool),
-		Profiles: profile.NewStore(pool, profile.NewRules(nil, nil)), Reader: reader, Hub: hub, Mail: true, Log: silent})
+		Profiles: profile.NewStore(pool, profile.NewRules(nil, nil)), Reader: reader, Hub: hub, Mail: true, Patience: patience, Log: silent})
 	require.NoError(t, err)
 	mux := http.NewServeMux()
 	d.Register(mux.Handle)
