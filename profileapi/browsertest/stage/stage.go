@@ -40,7 +40,7 @@ func start(variables []string) (*Stage, error) {
 		return nil, err
 	}
 	s.Visitors, s.API = s.URL(spillwaytest.Visitors, ""), s.URL(spillwaytest.API, "")
-	s.More = append([]string{"SPILLWAY_PUBLIC_URL=" + s.Visitors}, variables...)
+	s.More = variables
 	if err := s.Spillway.Start(); err != nil {
 		s.Kill()
 		_ = os.RemoveAll(dir)
