@@ -176,7 +176,7 @@ func free(address, variable string) error {
 		return fmt.Errorf("%s is taken, perhaps by another Spillway: stop it, or choose another address with %s", address, variable)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot serve on %s: %w: use an address of this machine, as 127.0.0.1:8080 (%s)", address, err, variable)
+		return fmt.Errorf("cannot serve on %s: %w: use an address of this machine and a port that you may take, as 127.0.0.1:8080 (%s)", address, err, variable)
 	}
 	return l.Close()
 }

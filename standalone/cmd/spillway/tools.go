@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
 	"os"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"spillway.dev/bench/replay"
@@ -36,24 +38,24 @@ func (f toolFlags) open() (*slog.Logger, engines.Addresses, error) {
 	case err != nil:
 	case where.ClickHouse == "":
 		err = fmt.Errorf("no standalone has run in %s: start one with 'spillway run', name its directory with --data, or say with CLICKHOUSE_URL and DATABASE_URL where the engines are", f.Data)
-	case f.Engines.ClickHouse == "" && !answers(where.ClickHouse):
+	case f.Engines.ClickHouse == "" && refused(where.ClickHouse):
 		err = fmt.Errorf("the standalone of %s does not run: start it with 'spillway run --data %s', or say with CLICKHOUSE_URL and DATABASE_URL where the engines are", f.Data, f.Data)
 	}
 	return log, where, err
 }
 
-// answers says whether somebody listens at a URL.
-func answers(address string) bool {
+// refused says whether it is certain that nobody listens at a URL, as where a standalone has ended. Whatever else is wrong with it, whoever
+// uses it says.
+func refused(address string) bool {
 	u, err := url.Parse(address)
 	if err != nil {
 		return false
 	}
 	conn, err := net.DialTimeout("tcp", u.Host, 2*time.Second)
-	if err != nil {
-		return false
+	if err == nil {
+		_ = conn.Close()
 	}
-	_ = conn.Close()
-	return true
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // toolLog is a log for a command that prints its result: only what needs attention.
