@@ -177,7 +177,7 @@ func TestAClientThatLeaves(t *testing.T) {
 
 	// A question whose client leaves is killed.
 	ctx, leave = context.WithCancel(context.Background())
-	request, err = http.NewRequestWithContext(ctx, http.MethodPost, shared.server.URL+"/?log_comment=tag-ask"+slowSettings, strings.NewReader("SELECT sleepEachRow(0.01) FROM numbers(100000)"))
+	request, err = http.NewRequestWithContext(ctx, http.MethodPost, shared.server.URL+"/?log_comment=tag-ask"+slowSettings, strings.NewReader("SELECT sleepEachRow(0.01) FROM numbers(50000)"))
 	require.NoError(t, err)
 	go func() {
 		response, err := fresh.Do(request)
@@ -188,7 +188,7 @@ func TestAClientThatLeaves(t *testing.T) {
 	}()
 	require.Eventually(t, func() bool { return running(t, "tag-ask") == 1 }, time.Minute, 2*time.Millisecond)
 	leave()
-	<-done
+	require.ErrorIs(t, <-done, context.Canceled)
 	require.Eventually(t, func() bool { return running(t, "tag-ask") == 0 }, time.Minute, 10*time.Millisecond)
 }
 
