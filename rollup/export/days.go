@@ -3,6 +3,7 @@ package export
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -83,10 +84,14 @@ func (e *Exporter) writeDay(ctx context.Context, files *attempt, m *manifest.Man
 		return fmt.Errorf("read the closed day %s: %w", d.name(), err)
 	}
 	defer blocks.Close()
-	written, err := e.write(ctx, writer, blocks, rows, func(int64) {})
-	if err != nil {
-		return fmt.Errorf("export the closed day %s: %w", d.name(), err)
+	written, failed := e.write(ctx, writer, blocks, rows, func(int64) {})
+	if failed != nil {
+		failed = fmt.Errorf("export the closed day %s: %w", d.name(), failed)
 	}
+	if failed != nil && !errors.Is(failed, cut.ErrChanged) {
+		return failed
+	}
+	// Fewer or more rows than were counted: either it was closed again meanwhile, or something is wrong.
 	all, err := readClosed(ctx, e.table)
 	if err != nil {
 		return err
@@ -97,6 +102,9 @@ func (e *Exporter) writeDay(ctx context.Context, files *attempt, m *manifest.Man
 		again.remove(ctx)
 		files.paths = files.paths[:before]
 		return nil
+	}
+	if failed != nil {
+		return failed
 	}
 	day := manifest.Day{Date: d.name(), ClosedAt: d.closedAt, Events: d.events, Rows: writer.Rows(), Supersedes: e.state.Days[d.name()].Cut, Files: []string{}}
 	for _, f := range written {
