@@ -8,6 +8,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/apache/arrow-go/v18/parquet/metadata"
 
@@ -34,6 +35,7 @@ type encoder struct {
 type column interface {
 	file.ColumnChunkWriter
 	FlushCurrentPage() error
+	FlushBufferedDataPages() error
 }
 
 // batches is a column writer of fixed-size values.
@@ -89,15 +91,16 @@ func writeAll[T any](w batches[T], values []T, levels []int16) error {
 	if _, err := w.WriteBatch(values, levels, nil); err != nil {
 		return fmt.Errorf("write values: %w", err)
 	}
-	return flush(w, len(values) > 0 || len(levels) > 0)
+	return flush(w)
 }
 
-// flush compresses a column's last page. That is done here, where columns are encoded beside each other, and not when the group is closed.
-func flush(w column, any bool) error {
-	if !any || w.RowsWritten() == 0 {
+// flush compresses a column's last page, if the values did not just fill the one before. That is done here, where columns are encoded beside each
+// other, and not when the group is closed; but a column for which the library makes the dictionary keeps its pages until it has that.
+func flush(w column) error {
+	if w.CurrentEncoder().Encoding() == parquet.Encodings.PlainDict {
 		return nil
 	}
-	if err := w.FlushCurrentPage(); err != nil {
+	if err := w.FlushBufferedDataPages(); err != nil {
 		return fmt.Errorf("write a page: %w", err)
 	}
 	return nil
@@ -149,14 +152,17 @@ func putDictionary(w column, dict arrow.Array) error {
 	return nil
 }
 
-// writeIndices writes a page of a dictionary's indices.
+// writeIndices writes a page of a dictionary's indices, of which there are some.
 func writeIndices(w column, indices []int32) error {
 	a := numberArray(indices)
 	defer a.Release()
 	if err := w.WriteDictIndices(a, nil, nil); err != nil {
 		return fmt.Errorf("write a dictionary's indices: %w", err)
 	}
-	return flush(w, true)
+	if err := w.FlushCurrentPage(); err != nil {
+		return fmt.Errorf("write a page: %w", err)
+	}
+	return nil
 }
 
 // numberArray is numbers as an array, which is valid only as long as they are.

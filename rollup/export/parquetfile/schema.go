@@ -1,4 +1,4 @@
-// Package parquetfile writes Arrow record batches as Parquet files that warehouses load well: files of 100 to 250 MB, row groups of
+// Package parquetfile writes ClickHouse's blocks as Parquet files that warehouses load well: files of 100 to 250 MB, row groups of
 // 122 880 rows, zstd, dictionaries, statistics, page indexes, and bloom filters for what is looked up by value.
 //
 // It uses only what readers have understood for years: data pages of version 1, plain and dictionary encoding.
@@ -25,7 +25,8 @@ import (
 const RowGroupRows = 122_880
 
 const (
-	// A page is the least that a reader with a page index must read: of values so many bytes, of a dictionary's numbers so many rows.
+	// A page is the least that a reader with a page index must read: of values so many bytes, of numbers in a
+	// dictionary so many rows, of words in one the whole row group.
 	pageBytes = 256 << 10
 	pageRows  = 32_768
 	batchRows = 8192 // after so many rows it is looked whether a page is full

@@ -44,7 +44,7 @@ func (w *words) of(value string) int32 {
 	return at
 }
 
-// writeWords writes a column of strings: through a dictionary, if that is smaller.
+// writeWords writes a column of strings: through a dictionary, if there are few different ones or it takes less than half.
 func (e *encoder) writeWords(w *file.ByteArrayColumnChunkWriter, g *rowGroup, c dictionary.Column, column int) error {
 	if c.Hexadecimal {
 		return e.writeIDs(w, g, c, column)
@@ -74,7 +74,7 @@ func (e *encoder) writeWords(w *file.ByteArrayColumnChunkWriter, g *rowGroup, c 
 	return writeTexts(w, e.values, e.offsets)
 }
 
-// writeCoded writes the strings of e.indices through the dictionary e.words.
+// writeCoded writes the strings of e.indices through the dictionary e.words, in one page: their limits are then the dictionary's.
 func (e *encoder) writeCoded(w *file.ByteArrayColumnChunkWriter) error {
 	dict := stringArray(&e.words)
 	defer dict.Release()
@@ -95,7 +95,7 @@ func writeTexts(w *file.ByteArrayColumnChunkWriter, values []byte, offsets []int
 	if _, err := w.WriteBatchArrow(values, offsets, nil, nil); err != nil {
 		return fmt.Errorf("write strings: %w", err)
 	}
-	return flush(w, true)
+	return flush(w)
 }
 
 // number appends the numbers of a piece's strings in the dictionary to e.indices, and what is new to the dictionary. Strings are not copied:

@@ -139,8 +139,9 @@ func (w *Writer) Write(b *source.Block) error {
 	if err := w.check(b); err != nil {
 		return err
 	}
-	for from := 0; from < b.Rows; {
-		to := min(b.Rows, from+int(w.options.RowGroupRows)-w.group.rows)
+	rows := b.Rows // the block may be given back and filled anew as soon as its last rows are flushed
+	for from := 0; from < rows; {
+		to := min(rows, from+int(w.options.RowGroupRows)-w.group.rows)
 		w.group.add(b, from, to)
 		w.rowsSeen += int64(to - from)
 		from = to
