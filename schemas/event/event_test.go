@@ -1,6 +1,7 @@
 package event
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -80,20 +81,48 @@ func TestBatchWithoutANameIsRefused(t *testing.T) {
 func FuzzParseBatch(f *testing.F) {
 	good, _ := AppendEvent(AppendHeader(nil, 1, 1), &Event{TimeUs: 1, UserAgent: "x"})
 	f.Add(good)
+	long, _ := AppendEvent(good, &Event{TimeUs: 2, UserAgent: strings.Repeat("y", 300)})
+	longer, _ := AppendEvent(long, &Event{TimeUs: 3, UserAgent: strings.Repeat("z", 1<<14)})
+	f.Add(longer)
+	f.Add(longer[:len(longer)-1])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, value []byte) {
 		batch, err := ParseBatch(value)
 		if err != nil {
 			return
 		}
-		n := 0
-		batch.Events(func(_ uint64, _ []byte) bool { n++; return true })
-		require.Equal(t, batch.Count, n)
+		var all [][]byte
+		batch.Events(func(sequence uint64, encoded []byte) bool {
+			require.Equal(t, batch.First+uint64(len(all)), sequence)
+			all = append(all, encoded)
+			return true
+		})
+		require.Len(t, all, batch.Count)
 		// Whoever can read the message with protobuf must see the same.
 		var full EventBatch
-		if proto.Unmarshal(value, &full) == nil {
-			require.Equal(t, full.Stream, batch.Stream)
-			require.Len(t, full.Events, batch.Count)
+		if proto.Unmarshal(value, &full) != nil {
+			return
+		}
+		require.Equal(t, full.Stream, batch.Stream)
+		require.Len(t, full.Events, batch.Count)
+		for i, encoded := range all {
+			var e Event
+			require.NoError(t, proto.Unmarshal(encoded, &e))
+			require.True(t, proto.Equal(full.Events[i], &e), "event %d: %v instead of %v", i, &e, full.Events[i])
 		}
 	})
+}
+
+func BenchmarkParseBatch(b *testing.B) {
+	value := AppendHeader(nil, 1, 1)
+	for range 300 {
+		value, _ = AppendEvent(value, &Event{TimeUs: 1_700_000_000_000_000, ProfileId: 4711, LinkId: 815, Visitor: 1 << 60, UserAgent: strings.Repeat("u", 120)})
+	}
+	b.SetBytes(int64(len(value)))
+	b.ReportAllocs()
+	for b.Loop() {
+		batch, err := ParseBatch(value)
+		require.NoError(b, err)
+		batch.Events(func(uint64, []byte) bool { return true })
+	}
 }
