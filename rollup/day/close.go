@@ -266,6 +266,7 @@ func (c *Closer) due(ctx context.Context, dates []table.Date, now time.Time) err
 		c.shrunk = shrunk
 		c.metrics.shrunk.Set(float64(len(shrunk)))
 		maps.DeleteFunc(c.rested, func(_ table.Date, until time.Time) bool { return until.Before(now) })
+		failed = errors.Join(failed, c.trim(ctx, states, now))
 	}
 	return failed
 }

@@ -1,0 +1,46 @@
+package day
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// trim lets go of what only open days need, in the months of which every day is closed: the unique visitors that the events carry along as a
+// projection, which are hashes that nothing compresses, a sixth of all bytes. Closed days have them exactly. Events that come late bring theirs
+// again, until the next comparison; ClickHouse merges parts with and without them only apart. Should a day be read from its events again
+// meanwhile, its visitors are counted from the rows.
+func (c *Closer) trim(ctx context.Context, states []State, now time.Time) error {
+	open := map[string]bool{c.over(now).Time().AddDate(0, 0, 1).Format(partitionLayout): true}
+	for _, s := range states {
+		if !s.Listed || s.Differs() || s.Shrunk() {
+			open[s.Date.Time().Format(partitionLayout)] = true
+		}
+	}
+	var months []string
+	var month string
+	if err := c.tables.Each(ctx, fmt.Sprintf(`SELECT DISTINCT partition FROM %s WHERE active AND database = '%s' AND table = 'events' AND name = 'visitors' ORDER BY partition`,
+		c.tables.System("projection_parts"), c.tables.Database), []any{&month}, func() error {
+		months = append(months, month)
+		return nil
+	}); err != nil {
+		return fmt.Errorf("look for unique visitors that are not needed any more: %w", err)
+	}
+	months = slices.DeleteFunc(months, func(m string) bool { return open[m] })
+	for _, m := range months {
+		if _, err := strconv.ParseUint(m, 10, 32); err != nil {
+			return fmt.Errorf("partition %q of events is no month", m)
+		}
+		if err := c.tables.Exec(ctx, fmt.Sprintf("ALTER TABLE %s %s CLEAR PROJECTION visitors IN PARTITION ID '%s' SETTINGS mutations_sync = 1",
+			c.tables.Local("events"), c.tables.OnCluster(), m)); err != nil {
+			return fmt.Errorf("let go of the open days' unique visitors of %s: %w", m, err)
+		}
+		c.log.Info("let go of what only open days need", "month", m)
+	}
+	return nil
+}
+
+// partitionLayout is how a partition of events is called by its month.
+const partitionLayout = "200601"
