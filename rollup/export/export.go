@@ -218,7 +218,7 @@ func (e *Exporter) once(ctx context.Context) (Summary, error) {
 			if failed++; failed >= attempts {
 				return summary, fmt.Errorf("cut %d: %w, %d times in a row", e.state.Head+1, err, failed)
 			}
-			if err := e.chain.Advance(ctx, e.state); err != nil {
+			if err := e.load(ctx); err != nil {
 				return summary, err
 			}
 			e.settled = false
@@ -233,26 +233,32 @@ func (e *Exporter) once(ctx context.Context) (Summary, error) {
 	}
 }
 
-// load brings the state to the newest manifest.
+// load brings the state to the newest manifest. The chain's scope is the first manifest's, which another exporter may have published.
 func (e *Exporter) load(ctx context.Context) error {
-	if e.state != nil {
-		return e.chain.Advance(ctx, e.state)
-	}
-	if err := e.store.CheckExclusive(ctx); err != nil {
-		return fmt.Errorf("export to %s: %w", e.store, err)
-	}
-	state, err := e.chain.Load(ctx)
-	if err != nil {
+	first := e.state == nil
+	if first {
+		if err := e.store.CheckExclusive(ctx); err != nil {
+			return fmt.Errorf("export to %s: %w", e.store, err)
+		}
+		state, err := e.chain.Load(ctx)
+		if err != nil {
+			return err
+		}
+		e.state = state
+	} else if err := e.chain.Advance(ctx, e.state); err != nil {
 		return err
 	}
 	switch {
-	case state.Head == 0:
-		state.Scope = e.scope
-	case !e.scope.All() && !e.scope.Equal(state.Scope):
-		return fmt.Errorf("%s holds %s already: export %s to another place", e.store, state.Scope, e.scope)
+	case e.state.Head == 0:
+		e.state.Scope = e.scope
+	case !e.scope.All() && !e.scope.Equal(e.state.Scope):
+		return fmt.Errorf("%s holds %s already: export %s to another place", e.store, e.state.Scope, e.scope)
 	}
-	e.scope, e.state = state.Scope, state
-	return e.chain.Mark(ctx, state)
+	e.scope = e.state.Scope
+	if !first {
+		return nil
+	}
+	return e.chain.Mark(ctx, e.state)
 }
 
 // newAttempt names an attempt at the next cut.

@@ -1,13 +1,16 @@
 package export
 
 import (
+	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"spillway.dev/rollup/export/cut"
+	"spillway.dev/rollup/export/store"
 )
 
 const (
@@ -161,6 +164,43 @@ func TestScope(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, report.OK(), report)
 	require.EqualValues(t, 5000+100+7200-1200, report.Expired)
+}
+
+// late is a store at which somebody else does something just before the first manifest is published.
+type late struct {
+	store.Store
+	meanwhile func()
+}
+
+func (l *late) CreateNew(ctx context.Context, path string, data []byte) error {
+	if strings.HasPrefix(path, "manifests/") && l.meanwhile != nil {
+		l.meanwhile()
+		l.meanwhile = nil
+	}
+	return l.Store.CreateNew(ctx, path, data)
+}
+
+// Of two exporters that begin on an empty place at once, with different limits, the slower one keeps to the limits of the faster one, or refuses.
+func TestScopesAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newTables(t)
+	f.insert(streamA, 0, 1, 1000, day0)
+	limits := func(c *Config) { c.Since = day0.Add(10 * time.Minute).Format(time.RFC3339) }
+	root := t.TempDir()
+	_, err := f.exporter(root, limits).on(&late{openStore(t, root), func() { f.once(root, func(c *Config) { c.Events = 700 }) }}).Once(t.Context())
+	require.ErrorContains(t, err, "holds all events already")
+	sameRows(t, f.wantEvents(""), publishedRows(t, openStore(t, root), "events"))
+
+	root = t.TempDir()
+	summary, err := f.exporter(root).on(&late{openStore(t, root), func() { f.once(root, limits) }}).Once(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, summary.Events)
+	f.insert(streamA, 0, 1001, 1100, day0)
+	require.EqualValues(t, 100, f.once(root).Events)
+	report, err := Audit(t.Context(), root, f.addresses, true)
+	require.NoError(t, err)
+	require.True(t, report.OK(), report)
+	require.EqualValues(t, f.number("SELECT count() FROM events WHERE time >= '2025-11-18 00:10:00'"), report.Events)
 }
 
 // Months that are dropped count as present: before they are dropped, between the record and the drop, and after it.
