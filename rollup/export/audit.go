@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 
 	"spillway.dev/rollup/export/cut"
@@ -102,7 +104,7 @@ func Audit(ctx context.Context, place string, where engines.Addresses, contents 
 		return nil, err
 	}
 	a := &audit{store: s, chain: manifest.Chain{Store: s}, table: cut.Table{Source: from, Layout: layout},
-		report: &Report{Place: s.String(), Contents: contents, Problems: []string{}}, missing: map[string]manifest.File{}}
+		report: &Report{Place: s.String(), Contents: contents, Problems: []string{}}, missing: map[string]manifest.File{}, leftOut: map[cut.Lane]uint64{}}
 	if err := a.manifests(ctx); err != nil {
 		return nil, fmt.Errorf("audit %s: %w", s, err)
 	}
@@ -123,6 +125,8 @@ type audit struct {
 	state  *manifest.State
 	// missing is the listed files that were not found yet.
 	missing map[string]manifest.File
+	// leftOut is how many published events are in no file.
+	leftOut map[cut.Lane]uint64
 }
 
 // manifests goes along the chain from its beginning.
@@ -164,20 +168,25 @@ func (a *audit) manifests(ctx context.Context) error {
 // one checks a manifest in itself, and its files' contents if asked to.
 func (a *audit) one(ctx context.Context, m *manifest.Manifest) error {
 	path := manifest.Path(m.Cut)
-	var promised, listed int64
+	var promised, listed, rows, size int64
 	for _, s := range m.Streams {
 		promised += s.Rows
 		if n := s.Ranges.Len(); uint64(s.Rows) > n {
 			a.report.problem("%s: stream %s partition %d has %d rows for %d events", path, s.Stream, s.Partition, s.Rows, n)
-		} else {
-			a.report.Expired += n - uint64(s.Rows)
+		} else if left := n - uint64(s.Rows); left > 0 {
+			stream, err := cut.ParseStream(s.Stream)
+			if err != nil {
+				return err
+			}
+			a.report.Expired += left
+			a.leftOut[cut.Lane{Stream: stream, Partition: s.Partition}] += left
 		}
 	}
 	inFiles := map[string]bool{}
 	for _, f := range m.Files {
 		a.missing[f.Path] = f
 		a.report.Files++
-		a.report.Bytes += f.Bytes
+		rows, size = rows+f.Rows, size+f.Bytes
 		if f.Table == "events" {
 			listed += f.Rows
 			a.report.Events += f.Rows
@@ -186,6 +195,10 @@ func (a *audit) one(ctx context.Context, m *manifest.Manifest) error {
 			a.report.problem("%s lists %s twice", path, f.Path)
 		}
 		inFiles[f.Path] = true
+	}
+	a.report.Bytes += size
+	if rows != m.Rows || size != m.Bytes {
+		a.report.problem("%s: its files have %d rows and %d bytes, it says %d and %d", path, rows, size, m.Rows, m.Bytes)
 	}
 	if listed != promised {
 		a.report.problem("%s: its files have %d events, its streams %d", path, listed, promised)
@@ -278,6 +291,13 @@ func (a *audit) clickHouse(ctx context.Context) error {
 	a.report.Lost = summary.Ahead.Len()
 	for _, lane := range summary.Ahead.Lanes() {
 		a.report.problem("%s: the events %s were published, but ClickHouse does not have them any more: run 'spillway ingest --rewind'", lane, ranges(summary.Ahead[lane]))
+	}
+	if a.state.Scope.All() {
+		for _, lane := range slices.SortedFunc(maps.Keys(a.leftOut), cut.Lane.Compare) {
+			if n, expired := a.leftOut[lane], summary.Expired[lane]; n > expired {
+				a.report.problem("%s: %d published events are in no file, but only %d have expired", lane, n, expired)
+			}
+		}
 	}
 	waiting, err := freshDays(ctx, a.table, a.state)
 	if err != nil {

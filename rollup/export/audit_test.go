@@ -93,6 +93,10 @@ func TestAuditFinds(t *testing.T) {
 		m.Streams[0].Ranges = m.Streams[0].Ranges.Union(cut.Of(cut.Range{First: 301, Last: 310}))
 		m.Streams[0].Rows += 10
 	}), "events, its streams")
+	with(last, rewrite(func(m *manifest.Manifest) { m.Rows++ }), "it says")
+	with(last, rewrite(func(m *manifest.Manifest) {
+		m.Streams[0].Ranges = m.Streams[0].Ranges.Union(cut.Of(cut.Range{First: 401, Last: 410}))
+	}), "stream fedcba9876543210 partition 0: 10 published events are in no file, but only 0 have expired")
 	// The file of one cut in place of another's.
 	other, err := os.ReadFile(path(all[0].Files[0].Path))
 	require.NoError(t, err)
