@@ -132,11 +132,17 @@ type audit struct {
 // manifests goes along the chain from its beginning.
 func (a *audit) manifests(ctx context.Context) error {
 	head, err := a.chain.Head(ctx)
-	if err != nil {
+	beheaded := errors.Is(err, manifest.ErrDamaged)
+	if beheaded {
+		a.report.problem("%v", err)
+	} else if err != nil {
 		return err
 	}
-	for number := uint64(1); number <= head; number++ {
+	for number := uint64(1); number <= head || beheaded; number++ {
 		m, reference, err := a.chain.Read(ctx, number)
+		if beheaded && errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
 		if errors.Is(err, manifest.ErrDamaged) || errors.Is(err, store.ErrNotFound) {
 			a.report.problem("%v", err)
 			return nil // what comes after cannot be judged

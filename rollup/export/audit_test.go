@@ -74,6 +74,16 @@ func TestAuditFinds(t *testing.T) {
 		return b
 	}, "another content")
 	with(manifest.Path(2), func([]byte) []byte { return nil }, "not found")
+	// Without its newest manifest a chain looks whole. Nobody may publish another one in its place: it may have been loaded.
+	with(manifest.Path(3), func([]byte) []byte { return nil }, "_SUCCESS names manifests/000000000003.json, which is not there")
+	require.NoError(t, os.Rename(path("manifests"), path("gone")))
+	finds("which is not there")
+	_, err = e.Once(t.Context())
+	require.ErrorIs(t, err, manifest.ErrDamaged, "of an exporter that runs")
+	_, err = f.exporter(root).Once(t.Context())
+	require.ErrorIs(t, err, manifest.ErrDamaged)
+	require.ErrorContains(t, err, "bring it back, or export to another place")
+	require.NoError(t, os.Rename(path("gone"), path("manifests")))
 	with(manifest.Path(2), func(b []byte) []byte { return []byte(strings.Replace(string(b), all[1].Run, all[0].Run, 1)) }, "another predecessor")
 	with(all[1].State.Path, func(b []byte) []byte { return []byte(strings.Replace(string(b), "0b0b", "0b0c", 1)) }, "not the state of cut 2")
 	// A manifest that is consistent in itself but lists events that are published already, or more than its files have.

@@ -45,16 +45,20 @@ func (c *Chain) Read(ctx context.Context, number uint64) (*Manifest, Reference, 
 	return m, Reference{Path: Path(number), SHA256: Sum(data)}, nil
 }
 
-// Head returns the number of the newest manifest; zero if there is none.
+// Head returns the number of the newest manifest, zero if there is none, or ErrDamaged if the newest one is gone.
 func (c *Chain) Head(ctx context.Context) (uint64, error) {
 	var head uint64
 	if data, err := store.ReadAll(ctx, c.Store, success); err == nil {
-		// Only a hint: it may be behind or unreadable while it is replaced, and what it names is looked for.
+		// A hint of where to begin: it may be behind, or unreadable while it is replaced. But it is written after what it names.
 		var hint marker
 		if json.Unmarshal(data, &hint) == nil && hint.Cut > 0 {
-			if _, err := c.Store.Stat(ctx, Path(hint.Cut)); err == nil {
-				head = hint.Cut
+			switch _, err := c.Store.Stat(ctx, Path(hint.Cut)); {
+			case errors.Is(err, store.ErrNotFound):
+				return 0, fmt.Errorf("%w: %s names %s, which is not there: bring it back, or export to another place", ErrDamaged, success, Path(hint.Cut))
+			case err != nil:
+				return 0, err
 			}
+			head = hint.Cut
 		}
 	}
 	if head == 0 {
@@ -149,6 +153,15 @@ func (c *Chain) Restore(ctx context.Context, m *Manifest) (*State, error) {
 
 // Advance goes on to the newest manifest from a state that was loaded before.
 func (c *Chain) Advance(ctx context.Context, s *State) error {
+	if s.Head > 0 {
+		// Another disk may have been mounted meanwhile, or the export removed.
+		switch _, err := c.Store.Stat(ctx, s.Reference.Path); {
+		case errors.Is(err, store.ErrNotFound):
+			return fmt.Errorf("read the manifests in %s: %w: %w", c.Store, ErrDamaged, err)
+		case err != nil:
+			return fmt.Errorf("read the manifests in %s: %w", c.Store, err)
+		}
+	}
 	for {
 		m, reference, err := c.Read(ctx, s.Head+1)
 		if errors.Is(err, store.ErrNotFound) {
