@@ -8,12 +8,14 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	redraw = 200 * time.Millisecond // on a terminal
 	report = 10 * time.Second       // otherwise
-	width  = 24                     // of the bar, in characters
+	width  = 24                     // of the bar, in characters, where there is room
 )
 
 // Progress counts a job's parts. The zero value shows nothing. It is safe for use by several goroutines.
@@ -21,6 +23,7 @@ type Progress struct {
 	mu       sync.Mutex
 	out      io.Writer
 	terminal bool
+	columns  func() int // of the terminal; a longer line would be wrapped, and the next one drawn below it
 	noun     string
 	now      func() time.Time
 	begun    time.Time
@@ -37,6 +40,13 @@ func New(out io.Writer, noun string) *Progress {
 	if f, ok := out.(*os.File); ok {
 		info, err := f.Stat()
 		p.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb" && os.Getenv("TERM") != ""
+		p.columns = func() int {
+			size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+			if err != nil || size.Col == 0 {
+				return 80
+			}
+			return int(size.Col)
+		}
 	}
 	return p
 }
@@ -103,9 +113,15 @@ func (p *Progress) show(now time.Time) {
 		_, _ = fmt.Fprintf(p.out, "%s: %.1f %%, %s\n", p.stage, share*100, line)
 		return
 	}
-	full := int(share * width)
-	bar := strings.Repeat("█", full) + strings.Repeat("░", width-full)
-	_, _ = fmt.Fprintf(p.out, "\r\x1b[K%s %s %5.1f %%  %s", p.stage, bar, share*100, line)
+	line = fmt.Sprintf("%5.1f %%  %s", share*100, line)
+	room := p.columns() - 1 - len(p.stage) - 2
+	if bar := min(room-len(line), width); bar > 0 {
+		full := int(share * float64(bar))
+		line = strings.Repeat("█", full) + strings.Repeat("░", bar-full) + " " + line
+	} else {
+		line = line[:max(0, min(room, len(line)))]
+	}
+	_, _ = fmt.Fprintf(p.out, "\r\x1b[K%s %s", p.stage, line)
 	p.drawn = true
 }
 

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 )
@@ -28,7 +29,8 @@ func TestPlainLines(t *testing.T) {
 func TestBar(t *testing.T) {
 	var out strings.Builder
 	p := New(&out, "events")
-	p.terminal = true
+	columns := 80
+	p.terminal, p.columns = true, func() int { return columns }
 	now := time.Unix(1_700_000_000, 0)
 	p.now = func() time.Time { return now }
 	p.Stage("cut 3")
@@ -36,6 +38,16 @@ func TestBar(t *testing.T) {
 	now = now.Add(time.Second)
 	p.Add(500)
 	require.Equal(t, "\r\x1b[Kcut 3 ████████████░░░░░░░░░░░░  50.0 %  500 of 1000 events, 500/s, 1s left", out.String())
+	// A line that does not fit would be wrapped, and each redrawing would leave one behind.
+	for _, columns = range []int{80, 65, 50, 45, 10, 1} {
+		out.Reset()
+		p.Total(123_456_789)
+		now = now.Add(time.Second)
+		p.Add(12_345_678)
+		line, _ := strings.CutPrefix(out.String(), "\r\x1b[K")
+		require.Less(t, utf8.RuneCountInString(line), max(columns, len("cut 3 ")+1), line)
+		require.Equal(t, columns >= 65, strings.Contains(line, "░"), line)
+	}
 	out.Reset()
 	p.Line("done")
 	require.Equal(t, "\r\x1b[Kdone\n", out.String())
