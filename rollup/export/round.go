@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"syscall"
 	"time"
@@ -111,8 +112,11 @@ func (e *Exporter) overtaken(ctx context.Context, err error) error {
 
 // inWords adds the cure to an error that has one.
 func (e *Exporter) inWords(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("%w: make room in %s and run it again; what was published stays", err, e.store)
+	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: let this user write to %s, or choose another place", err, e.store)
 	}
 	return err
 }

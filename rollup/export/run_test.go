@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 
 	"spillway.dev/rollup/export/manifest"
 	"spillway.dev/service/engines"
+	"spillway.dev/service/enginetest"
 	"spillway.dev/service/spillwaytest"
 )
 
@@ -102,5 +105,15 @@ func TestConfigErrorsHaveACure(t *testing.T) {
 	require.ErrorContains(t, err, "set CLICKHOUSE_URL")
 	e, err := New(t.Context(), Config{To: t.TempDir()}, engines.Addresses{ClickHouse: "http://127.0.0.1:1/spillway"}, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nil)
 	require.NoError(t, err)
-	require.ErrorContains(t, e.Run(t.Context()), "ask ClickHouse")
+	require.ErrorContains(t, e.Run(t.Context()), "say with CLICKHOUSE_URL where it is")
+	stranger := httptest.NewServer(http.NotFoundHandler())
+	defer stranger.Close()
+	for address, cure := range map[string]string{
+		strings.Replace(enginetest.ClickHouse(t), "?", "_none?", 1): "start ingest or rollup, which make the tables",
+		stranger.URL + "/spillway":                                  "check whether it is ClickHouse's HTTP interface",
+	} {
+		e, err := New(t.Context(), Config{To: t.TempDir()}, engines.Addresses{ClickHouse: address}, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nil)
+		require.NoError(t, err)
+		require.ErrorContains(t, e.Run(t.Context()), cure)
+	}
 }

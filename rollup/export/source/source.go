@@ -117,14 +117,18 @@ func (c *ClickHouse) ask(ctx context.Context, q Query, format string, formatting
 	response, err := c.client.Do(request)
 	if err != nil {
 		stop()
-		return nil, fmt.Errorf("ask ClickHouse: %w", err)
+		var long *url.Error
+		if errors.As(err, &long) {
+			err = long.Err // without the settings
+		}
+		return nil, fmt.Errorf("ask ClickHouse at %s: %w: start it, or say with CLICKHOUSE_URL where it is", c.address, err)
 	}
 	if response.StatusCode != http.StatusOK {
 		defer stop()
 		defer response.Body.Close()
 		text, _ := io.ReadAll(io.LimitReader(response.Body, 2000))
 		first, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
-		return nil, fmt.Errorf("ClickHouse refused a query: %s (status %d)", first, response.StatusCode)
+		return nil, fmt.Errorf("ClickHouse refused a query: %s (status %d)%s", first, response.StatusCode, cure(response))
 	}
 	s := &stream{body: response.Body, stop: stop}
 	// Reading is what shows whether the server is alive; who waits for the one that uses what was read is not the server's fault.
@@ -133,6 +137,19 @@ func (c *ClickHouse) ask(ctx context.Context, q Query, format string, formatting
 	_, err = s.input.Peek(1)
 	s.empty = errors.Is(err, io.EOF)
 	return s, nil
+}
+
+// cure is what to do about a refusal, to stand behind it, or empty.
+func cure(refusal *http.Response) string {
+	switch refusal.Header.Get("X-ClickHouse-Exception-Code") {
+	case "60", "81": // UNKNOWN_TABLE, UNKNOWN_DATABASE
+		return ": check the database in CLICKHOUSE_URL, or start ingest or rollup, which make the tables"
+	case "194", "516": // REQUIRED_PASSWORD, AUTHENTICATION_FAILED
+		return ": check user and password in CLICKHOUSE_URL"
+	case "":
+		return ": check whether it is ClickHouse's HTTP interface that CLICKHOUSE_URL names"
+	}
+	return ""
 }
 
 // Cancel makes a read that is under way return. It may be called from another goroutine.

@@ -166,7 +166,7 @@ func (w *objectWriter) Write(p []byte) (int, error) { return w.writer.Write(p) }
 func (w *objectWriter) Commit() error {
 	defer w.cancel()
 	if err := w.writer.Close(); err != nil {
-		return fmt.Errorf("write %s: %w", w.path, err)
+		return failed("write", w.path, err)
 	}
 	return nil
 }
@@ -183,7 +183,7 @@ func (b *Bucket) CreateNew(ctx context.Context, path string, data []byte) error 
 		return fmt.Errorf("%s %w", path, ErrExists)
 	}
 	if err != nil {
-		return fmt.Errorf("make %s: %w", path, err)
+		return failed("make", path, err)
 	}
 	return nil
 }
@@ -202,7 +202,11 @@ func notFound(err error, doing, path string) error {
 	if gcerrors.Code(err) == gcerrors.NotFound {
 		return fmt.Errorf("%s: %w", path, ErrNotFound)
 	}
-	return fmt.Errorf("%s %s: %w", doing, path, err)
+	return failed(doing, path, err)
+}
+
+func failed(doing, path string, err error) error {
+	return fmt.Errorf("%s %s: %w%s", doing, path, err, cure(err))
 }
 
 // Read opens a file.
@@ -232,7 +236,7 @@ func (b *Bucket) List(ctx context.Context, prefix string, f func(Object) error) 
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("list %s: %w", prefix, err)
+			return failed("list", prefix, err)
 		}
 		if err := f(Object{Path: o.Key, Size: o.Size, Time: o.ModTime}); err != nil {
 			return err
@@ -243,7 +247,7 @@ func (b *Bucket) List(ctx context.Context, prefix string, f func(Object) error) 
 // Remove removes a file.
 func (b *Bucket) Remove(ctx context.Context, path string) error {
 	if err := b.bucket.Delete(ctx, path); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
-		return fmt.Errorf("remove %s: %w", path, err)
+		return failed("remove", path, err)
 	}
 	return nil
 }

@@ -132,3 +132,23 @@ func TestAddresses(t *testing.T) {
 		require.ErrorContains(t, err, problem, "%s", address)
 	}
 }
+
+// What an operator can mend in an object store's address, credentials or rights is said with the error.
+func TestErrorsOfObjectStoresHaveACure(t *testing.T) {
+	address := storetest.S3(t)
+	id, secret := os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY")
+	for _, wrong := range []struct{ address, id, secret, cure string }{
+		{strings.Replace(address, "warehouse", "nowhere", 1), id, secret, "make the bucket"},
+		{strings.Replace(address, "us-east-1", "", 1), id, secret, "?region="},
+		{address, id, "another", "check AWS_ACCESS_KEY_ID"},
+		{address, "", "", "set AWS_ACCESS_KEY_ID"},
+		{"s3://warehouse?region=us-east-1&use_path_style=true&timeout=100ms&endpoint=http://127.0.0.1:1", id, secret, "?endpoint="},
+	} {
+		t.Setenv("AWS_ACCESS_KEY_ID", wrong.id)
+		t.Setenv("AWS_SECRET_ACCESS_KEY", wrong.secret)
+		s, err := store.Open(t.Context(), wrong.address)
+		require.NoError(t, err)
+		require.ErrorContains(t, s.CheckExclusive(t.Context()), wrong.cure, wrong.address)
+		require.NoError(t, s.Close())
+	}
+}
