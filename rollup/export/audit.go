@@ -108,6 +108,9 @@ func Audit(ctx context.Context, place string, where engines.Addresses, contents 
 	if err := a.manifests(ctx); err != nil {
 		return nil, fmt.Errorf("audit %s: %w", s, err)
 	}
+	if a.state == nil && a.report.OK() {
+		return nil, fmt.Errorf("audit %s: nothing is exported there: check the address, or run 'spillway export --to %s' first", s, place)
+	}
 	if err := a.listing(ctx); err != nil {
 		return nil, fmt.Errorf("audit %s: %w", s, err)
 	}

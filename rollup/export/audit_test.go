@@ -50,6 +50,11 @@ func TestAuditFinds(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(data), `"problems":[]`)
 
+	nowhere := filepath.Join(t.TempDir(), "typo")
+	_, err = Audit(t.Context(), nowhere, f.addresses, true)
+	require.ErrorContains(t, err, "nothing is exported there: check the address")
+	require.NoDirExists(t, nowhere, "an audit only looks")
+
 	all := published(t, openStore(t, root))
 	path := func(name string) string { return filepath.Join(root, filepath.FromSlash(name)) }
 	// with changes a file, looks what the audit says, and restores it.

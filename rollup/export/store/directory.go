@@ -20,14 +20,14 @@ type Directory struct {
 	root string
 }
 
-// OpenDirectory opens, and makes if need be, a directory.
+// OpenDirectory opens a directory, which is made with its first file.
 func OpenDirectory(root string) (*Directory, error) {
 	absolute, err := filepath.Abs(root)
 	if err != nil {
 		return nil, fmt.Errorf("export to %s: %w", root, err)
 	}
-	if err := makeDirectory(absolute); err != nil {
-		return nil, fmt.Errorf("export to %s: %w", root, err)
+	if info, err := os.Stat(absolute); err == nil && !info.IsDir() {
+		return nil, fmt.Errorf("export to %s: it is a file: give a directory", root)
 	}
 	return &Directory{root: absolute}, nil
 }
