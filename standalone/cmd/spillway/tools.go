@@ -16,6 +16,7 @@ import (
 	"spillway.dev/rollup/export"
 	"spillway.dev/service/admin"
 	"spillway.dev/service/engines"
+	"spillway.dev/service/lifecycle"
 	"spillway.dev/service/logging"
 	"spillway.dev/standalone"
 )
@@ -65,6 +66,7 @@ func toolLog(c logging.Config) (*slog.Logger, error) { return logging.New(os.Std
 type exportCommand struct {
 	toolFlags
 	Config export.Config `embed:""`
+	Admin  string        `name:"admin-listen" env:"SPILLWAY_EXPORT_LISTEN" placeholder:"HOST:PORT" help:"Where metrics and health are served while --every goes on. Empty: nowhere."`
 }
 
 func (c *exportCommand) Run(ctx context.Context) error {
@@ -72,15 +74,30 @@ func (c *exportCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.Config.Every > 0 { // a service, which says what it does
+		if log, err = logging.New(os.Stderr, c.Logging); err != nil {
+			return err
+		}
+	}
 	if os.Getenv("GOGC") == "" {
 		// Its record batches are large and live briefly: collecting them early costs a few percent and saves a third of the memory.
 		debug.SetGCPercent(50)
 	}
-	e, err := export.New(ctx, c.Config, where, log, admin.NewRegistry(), os.Stderr)
+	registry := admin.NewRegistry()
+	e, err := export.New(ctx, c.Config, where, log, registry, os.Stderr)
 	if err != nil {
 		return err
 	}
-	return e.Run(ctx)
+	if c.Config.Every == 0 || c.Admin == "" {
+		return e.Run(ctx)
+	}
+	operators, err := admin.Listen(c.Admin, registry, &admin.Health{}, log)
+	if err != nil {
+		e.Close()
+		return err
+	}
+	log.Info("serving metrics and health", "address", operators.Address())
+	return lifecycle.Run(ctx, log, lifecycle.Part{Name: "export", Run: e.Run, Grace: 25 * time.Second}, lifecycle.Part{Name: "metrics", Run: operators.Run})
 }
 
 // replayCommand sends a web server's access log through the visitor's path.
