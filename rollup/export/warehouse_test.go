@@ -25,7 +25,15 @@ func TestOtherReaders(t *testing.T) {
 	f.exec("INSERT INTO closed_days VALUES ('2025-11-18', 9, '2025-11-21 01:02:03.456')")
 	f.insert(streamB, 1, 20_001, 20_010, day0)
 	f.once(root, func(c *Config) { c.Iceberg = true })
-	check := exec.Command("../../docs/warehouse/check", root, f.addresses.ClickHouse)
-	check.Stdout, check.Stderr = os.Stdout, os.Stderr
-	require.NoError(t, check.Run())
+	check := func(arguments ...string) error {
+		c := exec.Command("../../docs/warehouse/check", append(arguments, root, f.addresses.ClickHouse)...)
+		c.Stdout, c.Stderr = os.Stdout, os.Stderr
+		return c.Run()
+	}
+	require.NoError(t, check())
+	f.exec("ALTER TABLE events UPDATE class = 'scanner', reason = 'scanner: canary' WHERE sequence = 7 SETTINGS mutations_sync = 2")
+	require.Error(t, check())
+	require.NoError(t, check("--judged"))
+	f.exec("ALTER TABLE events UPDATE suspect = NOT suspect WHERE sequence = 7 SETTINGS mutations_sync = 2")
+	require.Error(t, check("--judged"))
 }

@@ -171,7 +171,7 @@ func Events() Table {
 			{Name: "time", Type: Timestamp, Distinct: true, About: "When the visitor was answered."},
 			{Name: "date", Type: Date, About: "The profile's local date at that time: the day that creators see the event in."},
 			{Name: "kind", Type: Word, About: "`view` (a profile page was shown) or `click` (a link was followed)."},
-			{Name: "class", Type: Word, About: "Who it was: `person`, `bot`, `preview`, `prefetch`, `head`, `scanner`, `owner` or `test`."},
+			{Name: "class", Type: Word, About: "Who it was: `person`, `bot`, `preview`, `prefetch`, `head`, `scanner`, `owner` or `test`, as it was judged by then; a file does not follow what is judged anew, a stream does."},
 			{Name: "reason", Type: Word, About: "What decided the class (docs/counting.md lists them); empty for a person, unless a rule of the operator says so."},
 			{Name: "rules_version", Type: Int64, About: "The version of the rules that decided the class: that of the built-in rules × 1 000 000 + a number from 1 to 999 999 made of the content of the operator's rules file, or 0 without one."},
 			{Name: "suspect", Type: Bool, About: "One visitor id hammered. A mark: the event is counted like any other."},
@@ -208,7 +208,7 @@ func Days() Table {
 		Source: "days",
 		Order:  []string{"profile_id", "dimension", "kind", "class", "link_id"},
 		Key:    []string{"date", "closed_at", "profile_id", "dimension", "value", "kind", "class", "link_id", "surface", "bucket"},
-		About: "The numbers of each closed day, computed from its events. A day that got late events is closed again and published again: " +
+		About: "The numbers of each closed day, computed from its events. A day that got late events, or whose events were judged anew, is closed again and published again: " +
 			"of each `date`, only the rows with the newest `closed_at` count.",
 		Columns: []Column{
 			{Name: "date", Type: Date, About: "The day: the profile's local date."},
