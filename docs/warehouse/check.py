@@ -206,16 +206,16 @@ def iceberg(root, table, chain):
 
 
 def recipes(root, rows):
-    """Runs duckdb.md's statements on the export."""
+    """Runs duckdb.md's statements on the export, twice: the second time there is nothing fresh."""
     page = (pathlib.Path(__file__).parent / "duckdb.md").read_text()
     database = duckdb.connect()
     answers = []
-    for block in re.findall(r"```sql\n(.*?)```", page, re.S):
+    for block in 2 * re.findall(r"```sql\n(.*?)```", page, re.S):
         result = database.execute(block.replace("/srv/warehouse", str(root)))
         answers.append((block, result.fetchall()))
-    (counted,) = [a for b, a in answers if "AS listed" in b]
-    good = counted == [(rows, rows, rows)]
-    print(f"duckdb.md: {len(answers)} statements, events, names and listed rows are {counted[0]}, {'as they should be' if good else f'NOT {rows}'}")
+    counted = [a for b, a in answers if "AS listed" in b]
+    good = counted == 2 * [[(rows, rows, rows)]]
+    print(f"duckdb.md: {len(answers)} statements, events, names and listed rows are {counted}, {'as they should be' if good else f'NOT {rows}'}")
     return good
 
 
