@@ -79,4 +79,21 @@ func TestIcebergTables(t *testing.T) {
 	require.Zero(t, f.once(root, open).Cuts)
 	rows, _ = icebergRows(t, root, "events")
 	require.Len(t, rows, 4000)
+
+	link := filepath.Join(t.TempDir(), "link")
+	require.NoError(t, os.Symlink(root, link))
+	f.insert(streamB, 0, 2001, 2100, day0)
+	require.Equal(t, 1, f.once(link, open).Cuts, "the same by another name")
+
+	// In a copy the tables would name the first export's files, and write into its folder.
+	copied := filepath.Join(t.TempDir(), "copied")
+	require.NoError(t, os.CopyFS(copied, os.DirFS(root)))
+	_, err := f.exporter(copied, open).Once(t.Context())
+	require.ErrorContains(t, err, "moved or copied since")
+	require.ErrorContains(t, err, "remove the folder "+filepath.Join(copied, opentable.Folder)+", it is made again")
+	require.NoError(t, os.RemoveAll(filepath.Join(copied, opentable.Folder)))
+	require.Zero(t, f.once(copied, open).Cuts)
+	rows, _ = icebergRows(t, copied, "events")
+	sameRows(t, publishedRows(t, openStore(t, copied), "events"), rows)
+	require.Len(t, rows, 4100)
 }

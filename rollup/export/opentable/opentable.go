@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -80,7 +81,7 @@ func (t *Tables) Follow(ctx context.Context, chain *manifest.Chain, head uint64)
 			}
 		}
 		if err != nil {
-			return fmt.Errorf("Iceberg table %s: %w", of.Name, err)
+			return fmt.Errorf("Iceberg table %s: %w: if that stays, remove the folder %s, it is made again", of.Name, err, filepath.Join(t.root, Folder))
 		}
 	}
 	return nil
@@ -124,8 +125,21 @@ func (t *Tables) follow(ctx context.Context, of dictionary.Table, chain *manifes
 func (t *Tables) open(ctx context.Context, of dictionary.Table) (*table.Table, error) {
 	name := table.Identifier{namespace, of.Name}
 	own, err := t.catalog.LoadTable(ctx, name)
+	if err == nil {
+		// Its metadata names every file by its whole path, and is written to where the table was made.
+		made := own.Location()
+		there, _ := os.Stat(made)
+		here, err := os.Stat(filepath.Join(t.root, Folder, namespace, of.Name))
+		if err != nil {
+			return nil, err
+		}
+		if !os.SameFile(there, here) {
+			return nil, fmt.Errorf("it was made in %s, and the export was moved or copied since", made)
+		}
+		return own, nil
+	}
 	if !errors.Is(err, catalog.ErrNoSuchTable) {
-		return own, err
+		return nil, err
 	}
 	schema, err := table.ArrowSchemaToIceberg(parquetfile.Schema(of), false, nil)
 	if err != nil {
@@ -158,7 +172,7 @@ func cutOf(own *table.Table) (uint64, error) {
 	}
 	last, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("its newest snapshot was not made by an export (%s is %q): remove the folder %s, it is made again", cutKey, text, Folder)
+		return 0, fmt.Errorf("its newest snapshot was not made by an export (%s is %q)", cutKey, text)
 	}
 	return last, nil
 }
