@@ -152,6 +152,7 @@ func (a *API) registerExport() {
 			"A transfer that breaks off is not whole, whatever its length: the connection is cut or, in HTTP/2, the stream reset. " +
 			"CSV has values as they were recorded, by visitors too: import its columns as text where a spreadsheet would compute them.",
 		Tags: []string{"insights"}, Security: needs(account.Read), Errors: []int{http.StatusNotFound, http.StatusNotAcceptable},
+		RejectUnknownQueryParameters: true, // a limit with a slip of the pen would give everything
 		Responses: map[string]*huma.Response{"200": {Description: "The events", Content: content, Headers: map[string]*huma.Param{
 			"Spillway-Complete-Through": {Description: "Every event that was answered before this time is in the answer (RFC 3339). Absent: not known.", Schema: text},
 			"Content-Disposition":       {Description: "A name for the file.", Schema: text},

@@ -360,7 +360,7 @@ func TestExportIsForWhoMayHaveIt(t *testing.T) {
 	shared := l.other.must(201, "POST", "/v1/profiles/"+l.their+"/shares", map[string]any{"name": "label"}).body["token"].(string)
 	l.as(shared).must(403, "GET", path+"profile="+l.their, nil)
 
-	for _, bad := range []string{"profile=x", "profile=0x1", "format=xls", "since=yesterday", "since=1999-01-01T00:00:00Z", "since=2025-12-02T00:00:00Z&until=2025-12-01T00:00:00Z", "kind=buy", "class=ghost"} {
+	for _, bad := range []string{"profile=x", "profile=0x1", "format=xls", "since=yesterday", "since=1999-01-01T00:00:00Z", "since=2025-12-02T00:00:00Z&until=2025-12-01T00:00:00Z", "kind=buy", "class=ghost", "classes=person"} {
 		l.must(422, "GET", "/v1/export?"+bad, nil)
 	}
 	l.must(404, "GET", "/v1/export?profile=0", nil)
