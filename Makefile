@@ -94,8 +94,10 @@ bench: setup build ## Measure against nginx and ClickHouse's own Kafka engine an
 
 SCENARIO ?= smoke
 .PHONY: k6
+# What deploy/grafana shows of a run that writes to Prometheus (bench/k6); testid tells runs apart there.
+k6: export K6_PROMETHEUS_RW_TREND_STATS ?= p(50),p(99),max
 k6: $(TOOLS)/k6 ## Run a k6 scenario against what runs: SCENARIO=smoke, spike, soak, breakpoint, previews, creators
-	cd bench/k6 && $(TOOLS)/k6 run $(SCENARIO).js
+	cd bench/k6 && $(TOOLS)/k6 run --tag testid=$(SCENARIO)-$$(date +%H:%M:%S) $(SCENARIO).js
 
 .PHONY: audit
 audit: build ## Prove that every answered view and click of the running standalone is counted once

@@ -162,6 +162,9 @@ const thousands = (n) => String(Math.round(n)).replace(/\B(?=(\d{3})+$)/g, ' ');
 // a line. SUMMARY=FILE keeps all figures as JSON.
 export const summary = (title, more) => (data) => {
   const value = (name, field) => ((data.metrics[name] || { values: {} }).values[field]) || 0;
+  if (!value('iterations', 'count')) {
+    return { stdout: `\n  ${title}\n\n  Nobody was sent: what k6 says below is why. Nothing was judged.\n\n` };
+  }
   const rows = [['', 'requests', 'median', 'p90', 'p99', 'p99.9', 'longest']];
   const ms = (v) => (v === undefined ? '–' : `${v.toFixed(v < 10 ? 2 : 0)} ms`);
   for (const name of ['click', 'page', 'insights']) {
