@@ -185,6 +185,36 @@ func TestCacheForgetsWhatIsNotUsedAndStaysSmall(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(100, func() { c.Agent(used) }))
 }
 
+// origins are referrers and queries as most visits have them, and such as have to be written anew.
+var origins = []struct{ referrer, query string }{
+	{"", ""}, {"https://l.instagram.com/", "fbclid=PAZXh0bgNhZW0CMTEAAa"}, {"https://WWW.Google.com/search?q=x", "utm_source=news%20letter&utm_medium=e-mail&utm_campaign=a+b"}, {"android-app://com.twitter.android", "gclid=x"},
+}
+
+// origin reads where each of the visits came from.
+func origin(campaign *Campaign, a *Agent, host, scratch []byte, referrers, queries [][]byte) (n int) {
+	for i := range referrers {
+		campaign.Read(queries[i])
+		n += len(Channel(Host(referrers[i], scratch), host, a, campaign))
+	}
+	return n
+}
+
+func bytesOfOrigins() (referrers, queries [][]byte) {
+	for _, o := range origins {
+		referrers, queries = append(referrers, []byte(o.referrer)), append(queries, []byte(o.query))
+	}
+	return referrers, queries
+}
+
+func TestAnOriginAllocatesNothing(t *testing.T) {
+	var campaign Campaign
+	referrers, queries := bytesOfOrigins()
+	host, scratch := []byte("me.example"), make([]byte, 100)
+	read := func() { origin(&campaign, &Agent{}, host, scratch, referrers, queries) }
+	read()
+	require.Zero(t, testing.AllocsPerRun(100, read))
+}
+
 func FuzzAgent(f *testing.F) {
 	r := rules(f)
 	f.Add("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)")
@@ -207,5 +237,23 @@ func BenchmarkAgentUnknown(b *testing.B) {
 	r := rules(b)
 	for b.Loop() {
 		r.Agent("Mozilla/5.0 (Linux; Android 14; SM-S918B Build/UP1A; wv) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/125.0.6422.53 Mobile Safari/537.36")
+	}
+}
+
+func BenchmarkAgentKnown(b *testing.B) {
+	c := NewCache(rules(b), 1<<20)
+	agent := []byte("Mozilla/5.0 (Linux; Android 14; SM-S918B Build/UP1A; wv) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/125.0.6422.53 Mobile Safari/537.36")
+	for b.Loop() {
+		c.Agent(agent)
+	}
+}
+
+// An op is four visits.
+func BenchmarkOrigin(b *testing.B) {
+	var campaign Campaign
+	referrers, queries := bytesOfOrigins()
+	host, scratch := []byte("me.example"), make([]byte, 100)
+	for b.Loop() {
+		origin(&campaign, &Agent{}, host, scratch, referrers, queries)
 	}
 }

@@ -64,3 +64,28 @@ func TestSetAtTheEndOfNumbers(t *testing.T) {
 	require.Equal(t, []Range{{4, ^uint64(0) - 2}}, s.AppendMissing(nil, 1, ^uint64(0)))
 	require.Empty(t, s.AppendMissing(nil, 1, 3))
 }
+
+func TestAStreamInOrderAllocatesNothing(t *testing.T) {
+	var s Set
+	var missing []Range
+	next := uint64(1)
+	on := func() {
+		missing = s.AppendMissing(missing[:0], next, next+99)
+		s.Add(next, next+99)
+		next += 100
+	}
+	on()
+	require.Zero(t, testing.AllocsPerRun(100, on))
+	require.Equal(t, next-1, s.Highest())
+}
+
+func BenchmarkSetInOrder(b *testing.B) {
+	var s Set
+	var missing []Range
+	next := uint64(1)
+	for b.Loop() {
+		missing = s.AppendMissing(missing[:0], next, next+99)
+		s.Add(next, next+99)
+		next += 100
+	}
+}

@@ -322,6 +322,21 @@ func TestAppendAllocatesNothing(t *testing.T) {
 	}))
 }
 
+func TestReadAllocatesNothing(t *testing.T) {
+	j := open(t, Options{Dir: t.TempDir()})
+	for i := range 300 {
+		_, ok := j.Append(click(i))
+		require.True(t, ok)
+	}
+	r := j.Live().Reader()
+	defer r.Close()
+	require.Zero(t, testing.AllocsPerRun(250, func() {
+		if _, err := r.Next(); err != nil {
+			t.Fatal(err)
+		}
+	}))
+}
+
 func TestMetricsAreWellFormed(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	j := open(t, Options{Dir: t.TempDir(), Registerer: registry})
