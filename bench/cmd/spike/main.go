@@ -28,7 +28,7 @@ type flags struct {
 	Partitions  int           `default:"64" help:"Partitions of the topic, each with an owner."`
 	Insert      time.Duration `default:"30ms" help:"Time of an insert besides its rows."`
 	Row         time.Duration `default:"8us" help:"Time of each row of an insert."`
-	Rows        int           `default:"100000" help:"Most rows of an insert."`
+	Rows        int           `default:"400000" help:"Most rows of an insert."`
 	Pause       time.Duration `default:"500ms" help:"Longest pause between two inserts of a partition."`
 	Workers     int           `default:"32" help:"Processors of all ClickHouse shards that insert."`
 	Seed        uint64        `default:"1" help:"The same seed gives the same replay."`
