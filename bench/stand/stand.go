@@ -34,6 +34,8 @@ const Topic = "spillway.events"
 // Stand is what runs. Make it with New.
 type Stand struct {
 	Dir string
+	// Env is what every service that is started finds in its environment, before what it is given itself.
+	Env []string
 
 	binary  string
 	starter *process.Starter
@@ -157,7 +159,7 @@ func (s *Stand) ServiceOf(ctx context.Context, binary, kind, name string, proces
 		v.Listen = listen
 		environment = append(environment, "SPILLWAY_API_LISTEN="+listen, "SPILLWAY_API_RATE=0")
 	}
-	if v.Process, err = s.Start(ctx, processor, process.Spec{Name: name, Path: binary, Args: []string{kind}, Env: append(environment, env...)}); err != nil {
+	if v.Process, err = s.Start(ctx, processor, process.Spec{Name: name, Path: binary, Args: []string{kind}, Env: slices.Concat(s.Env, environment, env)}); err != nil {
 		return nil, err
 	}
 	return v, v.ready(ctx)

@@ -54,11 +54,11 @@ func (b *Bench) export(ctx context.Context) (*Table, error) {
 	for i := range pick(b, 3, 1) {
 		for turn := range 2 {
 			who := (i + turn) % 2
-			_, _, peak, err := b.published(ctx, s, tables[who], large/[]int{10, 1}[who])
+			p, err := b.published(ctx, s, tables[who], large/[]int{10, 1}[who])
 			if err != nil {
 				return nil, err
 			}
-			peaks[who] = append(peaks[who], float64(peak)/1e6)
+			peaks[who] = append(peaks[who], float64(p.peak)/1e6)
 		}
 		b.Say("round %d: at most %s MB for %d events, %s MB for %d", i+1, measure.Number(peaks[0][i]), large/10, measure.Number(peaks[1][i]), large)
 	}
@@ -66,11 +66,11 @@ func (b *Bench) export(ctx context.Context) (*Table, error) {
 	for i := range pick(b, 5, 1) {
 		for turn := range 2 {
 			if (i+turn)%2 == 0 {
-				took, bytes, _, err := b.published(ctx, s, tables[0], large/10)
+				p, err := b.published(ctx, s, tables[0], large/10)
 				if err != nil {
 					return nil, err
 				}
-				ours, size = append(ours, float64(large)/10/took.Seconds()), append(size, float64(bytes)*10/float64(large))
+				ours, size = append(ours, float64(large)/10/p.took.Seconds()), append(size, float64(p.size)*10/float64(large))
 				continue
 			}
 			took, bytes, err := outfile(ctx, tables[0], filepath.Join(s.Dir, "clickhouse.parquet"))
@@ -91,53 +91,62 @@ func (b *Bench) export(ctx context.Context) (*Table, error) {
 		}}, nil
 }
 
-// published runs `spillway export` into an empty directory, and returns how long it took, the bytes of the files and the program's peak memory.
-func (b *Bench) published(ctx context.Context, s *stand.Stand, c *stand.Columns, events int) (took time.Duration, size, peak int64, err error) {
+// publication is what one run of `spillway export` took.
+type publication struct {
+	took, cpu time.Duration
+	size      int64 // of the files
+	peak      int64 // of the program's memory
+}
+
+// published runs `spillway export` into an empty directory. env is what it finds in its environment beside this process's.
+func (b *Bench) published(ctx context.Context, s *stand.Stand, c *stand.Columns, events int, env ...string) (p publication, err error) {
 	place := filepath.Join(s.Dir, "export")
 	if err := os.RemoveAll(place); err != nil {
-		return 0, 0, 0, fmt.Errorf("export: %w", err)
+		return p, fmt.Errorf("export: %w", err)
 	}
 	var output bytes.Buffer
 	program := exec.CommandContext(ctx, b.Binary, "export", "--data", s.Dir, "--to", place)
 	program.Env = append(os.Environ(), "CLICKHOUSE_URL="+c.URL, "GOMEMLIMIT=off", "SPILLWAY_LOG_LEVEL=WARN")
+	program.Env = append(program.Env, env...)
 	program.Stdout, program.Stderr = &output, &output
 	began := time.Now()
 	if err := program.Start(); err != nil {
-		return 0, 0, 0, fmt.Errorf("export: %w", err)
+		return p, fmt.Errorf("export: %w", err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- program.Wait() }()
 	for running := true; running; {
 		select {
 		case err = <-ended:
-			took, running = time.Since(began), false
+			p.took, running = time.Since(began), false
 		case <-time.After(10 * time.Millisecond):
 			// It never falls, so the last look at it is as good as all.
 			if now, err := mostResident(program.Process.Pid); err == nil {
-				peak = now
+				p.peak = now
 			}
 		}
 	}
 	if err != nil {
-		return 0, 0, 0, fmt.Errorf("export: %w: %s", err, strings.TrimSpace(output.String()))
+		return p, fmt.Errorf("export: %w: %s", err, strings.TrimSpace(output.String()))
 	}
 	if said := fmt.Sprintf("%d events", events); !strings.Contains(output.String(), said) {
-		return 0, 0, 0, fmt.Errorf("export: %q does not say %q", strings.TrimSpace(output.String()), said)
+		return p, fmt.Errorf("export: %q does not say %q", strings.TrimSpace(output.String()), said)
 	}
+	p.cpu = program.ProcessState.UserTime() + program.ProcessState.SystemTime()
 	err = filepath.WalkDir(place, func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".parquet") {
 			return err
 		}
 		info, err := entry.Info()
 		if err == nil {
-			size += info.Size()
+			p.size += info.Size()
 		}
 		return err
 	})
 	if err != nil {
-		return 0, 0, 0, fmt.Errorf("size of an export: %w", err)
+		return p, fmt.Errorf("size of an export: %w", err)
 	}
-	return took, size, peak, nil
+	return p, nil
 }
 
 // mostResident is the most memory that a process has had, in bytes: VmHWM of proc(5).

@@ -54,13 +54,13 @@ func (b *Bench) latency(ctx context.Context) (*Table, error) {
 	v.kafka.Kill()
 	t.How += "Meanwhile the broker is away: it would take from the generator's processor what the generator needs to be in time. What shipping costs the redirector " +
 		"is in its CPU a request, above. "
-	o.Duration = pick(b, 4*time.Second, 500*time.Millisecond)
+	o.Duration = pick(b, 2*time.Second, 500*time.Millisecond)
 	var late time.Duration
 	for _, share := range []float64{0.2, 0.5, 0.8} {
 		o.Rate = most * share
 		quantiles := []float64{50, 99, 99.9}
 		figures := [2][]measure.Series{make([]measure.Series, len(quantiles)), make([]measure.Series, len(quantiles))}
-		for i := range pick(b, 6, 2) {
+		for i := range pick(b, 12, 2) { // many and short, so that what else the machine does spoils few of them
 			for turn := range 2 {
 				who := (i + turn) % 2
 				o.Address = []string{v.redirector.Listen, v.nginx.Address}[who]

@@ -44,7 +44,7 @@ in turn with it, over several rounds: the median, and in brackets the smallest a
 	}
 	var left []string
 	for _, e := range Experiments() {
-		if !slices.ContainsFunc(tables, func(t *Table) bool { return t.Name == e.Name }) {
+		if !e.Apart && !slices.ContainsFunc(tables, func(t *Table) bool { return t.Name == e.Name }) {
 			left = append(left, e.Name)
 		}
 	}

@@ -36,6 +36,8 @@ type Experiment struct {
 	Name string // in --only
 	What string
 	run  func(*Bench, context.Context) (*Table, error)
+	// Apart from the others: it is run only if it is named, since it helps to choose between settings and says nothing about a goal.
+	Apart bool
 }
 
 // Table is an experiment's answer.
@@ -85,19 +87,20 @@ func (r *Row) Bound() string {
 // Experiments are all of them, in the order in which they are run.
 func Experiments() []Experiment {
 	return []Experiment{
-		{"redirect", "a recorded redirect against nginx's redirect from a map, CPU a request", (*Bench).redirect},
-		{"page", "a recorded profile page against nginx's file of the same bytes, CPU a request", (*Bench).page},
-		{"latency", "latency of redirects at 20, 50 and 80 % of capacity against nginx", (*Bench).latency},
-		{"outage", "redirects while the broker is away, and catching up afterwards", (*Bench).outage},
-		{"append", "an append to the journal against copying its bytes", (*Bench).appends},
-		{"viral", "one viral link against ten thousand links", (*Bench).viral},
-		{"memory", "memory of a redirector that knows many links against the links' own bytes", (*Bench).memory},
-		{"ingest", "Kafka to ClickHouse against ClickHouse's own Kafka engine and against ready-made blocks", (*Bench).ingest},
-		{"disk", "bytes on disk an event against the gzip'd access log of the same visits", (*Bench).disk},
-		{"take", "taking a partition after a crash, of a small table and of one a hundred times larger", (*Bench).take},
-		{"freshness", "from a click to the creator's numbers under load", (*Bench).freshness},
-		{"export", "events to Parquet against ClickHouse's own writer, and the memory for ten times as many", (*Bench).export},
-		{"insights", "a creator's numbers of a large table against one of a tenth", (*Bench).insights},
+		{Name: "redirect", What: "a recorded redirect against nginx's redirect from a map, CPU a request", run: (*Bench).redirect},
+		{Name: "page", What: "a recorded profile page against nginx's file of the same bytes, CPU a request", run: (*Bench).page},
+		{Name: "latency", What: "latency of redirects at 20, 50 and 80 % of capacity against nginx", run: (*Bench).latency},
+		{Name: "outage", What: "redirects while the broker is away, and catching up afterwards", run: (*Bench).outage},
+		{Name: "append", What: "an append to the journal against copying its bytes", run: (*Bench).appends},
+		{Name: "viral", What: "one viral link against ten thousand links", run: (*Bench).viral},
+		{Name: "memory", What: "memory of a redirector that knows many links against the links' own bytes", run: (*Bench).memory},
+		{Name: "ingest", What: "Kafka to ClickHouse against ClickHouse's own Kafka engine and against ready-made blocks", run: (*Bench).ingest},
+		{Name: "disk", What: "bytes on disk an event against the gzip'd access log of the same visits", run: (*Bench).disk},
+		{Name: "take", What: "taking a partition after a crash, of a small table and of one a hundred times larger", run: (*Bench).take},
+		{Name: "freshness", What: "from a click to the creator's numbers under load", run: (*Bench).freshness},
+		{Name: "export", What: "events to Parquet against ClickHouse's own writer, and the memory for ten times as many", run: (*Bench).export},
+		{Name: "insights", What: "a creator's numbers of a large table against one of a tenth", run: (*Bench).insights},
+		{Name: "gc", What: "settings of Go's garbage collector against those that the services come with", run: (*Bench).collector, Apart: true},
 	}
 }
 

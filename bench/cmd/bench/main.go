@@ -21,7 +21,7 @@ import (
 )
 
 type flags struct {
-	Only    []string `sep:"," placeholder:"NAME,..." help:"Experiments to run; all when none is named."`
+	Only    []string `sep:"," placeholder:"NAME,..." help:"Experiments to run. None: all but those that the list calls apart."`
 	List    bool     `help:"Print the experiments and end."`
 	Quick   bool     `help:"Make everything short, to see that it works."`
 	Events  int      `help:"Events of the large table that insights are asked of. 0: 2 million. Making and closing ten times as many takes a quarter of an hour."`
@@ -53,8 +53,12 @@ func run(ctx context.Context, f *flags) error {
 		return err
 	}
 	if f.List {
-		for _, e := range chosen {
-			fmt.Printf("%-10s %s\n", e.Name, e.What)
+		for _, e := range versus.Experiments() {
+			apart := ""
+			if e.Apart {
+				apart = " (apart: only if it is named)"
+			}
+			fmt.Printf("%-10s %s%s\n", e.Name, e.What, apart)
 		}
 		return nil
 	}
@@ -105,7 +109,7 @@ func run(ctx context.Context, f *flags) error {
 func choose(names []string) ([]versus.Experiment, error) {
 	all := versus.Experiments()
 	if len(names) == 0 {
-		return all, nil
+		return slices.DeleteFunc(all, func(e versus.Experiment) bool { return e.Apart }), nil
 	}
 	var chosen []versus.Experiment
 	for _, name := range names {
