@@ -2,7 +2,6 @@ package shipper
 
 import (
 	"fmt"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -57,32 +56,4 @@ func cpu(b *testing.B) time.Duration {
 	var u syscall.Rusage
 	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// An event costs a copy into its batch; a batch costs the client a record.
-func TestNoAllocationAnEvent(t *testing.T) {
-	j := openJournal(t, t.TempDir())
-	s, err := New(j, Options{Brokers: []string{"127.0.0.1:9"}})
-	require.NoError(t, err)
-	c := newCourier(s, nil, j.Live(), time.Minute, new(atomic.Int64))
-	enc, err := event.AppendEvent(nil, click(1))
-	require.NoError(t, err)
-	rec := journal.Record{Event: enc}
-	fill := func() {
-		for range 300 { // far fewer than fill a batch, which would be sent
-			rec.K++
-			c.add(rec)
-		}
-	}
-	empty := func() {
-		for i := range c.lanes {
-			c.free = append(c.free, c.lanes[i].buf)
-			c.lanes[i].buf = nil
-		}
-	}
-	for range 2 { // until the batches have their size
-		fill()
-		empty()
-	}
-	require.Zero(t, testing.AllocsPerRun(10, func() { fill(); empty() }))
 }

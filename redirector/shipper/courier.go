@@ -90,6 +90,13 @@ func newCourier(s *Shipper, client *kgo.Client, x *journal.Stream, stall time.Du
 // fewer and fuller batches are what helps.
 const crowded = 4
 
+// After an outage there is much to read, and where there is one processor visitors would wait until all of it is read: for 10 ms and more. So a courier
+// reads a portion and then pauses. A goroutine that merely yields would not do: the runtime looks for visitors' requests when nobody else is left to run.
+const (
+	portion = 256 << 10 // bytes of events: a third of a millisecond
+	pause   = 100 * time.Microsecond
+)
+
 // run ships until all of the stream and its final announcement are acknowledged.
 func (c *courier) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
@@ -122,6 +129,9 @@ func (c *courier) run(ctx context.Context) error {
 		} else if !caughtUp {
 			arrived = nil
 		}
+		if !caughtUp && c.inflight < c.limit {
+			wait = min(wait, pause)
+		}
 		if c.askable() {
 			wait = min(wait, time.Until(c.announced.Add(c.s.o.AnnounceInterval)))
 		}
@@ -149,9 +159,9 @@ func (c *courier) run(ctx context.Context) error {
 	}
 }
 
-// read takes events into their lanes until there are none, or too many are in flight.
+// read takes events into their lanes until there are none, or a portion is read, or too many are in flight.
 func (c *courier) read() (caughtUp, ended bool, err error) {
-	for c.inflight < c.limit {
+	for bytes := 0; bytes < portion && c.inflight < c.limit; {
 		rec, err := c.reader.Next()
 		switch {
 		case errors.Is(err, journal.ErrNothing):
@@ -162,6 +172,7 @@ func (c *courier) read() (caughtUp, ended bool, err error) {
 			return false, false, err
 		}
 		c.add(rec)
+		bytes += len(rec.Event)
 	}
 	return false, false, nil
 }

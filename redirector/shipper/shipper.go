@@ -133,8 +133,9 @@ func set[T comparable](option *T, value T) {
 
 const (
 	maxBatch = 512 << 10
-	// kafkaBatch is how much the client puts into one of Kafka's batches: what brokers take by default.
-	kafkaBatch = 1_000_012
+	// kafkaBatch is how much the client puts into one of Kafka's batches, or a record, if that is more. Brokers take four times as much by default, but the client
+	// compresses a batch of every partition in one go, and visitors wait for that where there is one processor. Snappy looks back 64 KiB, so larger ones save nothing.
+	kafkaBatch = 256 << 10
 	// smallestBatch is how far batches are cut when brokers find them too large. It is still above any event.
 	smallestBatch = journal.MaxEvent + 1<<10
 )
@@ -173,7 +174,7 @@ func New(j *journal.Journal, o Options) (*Shipper, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("shipper: %w", err)
 	}
-	s := &Shipper{o: o, j: j, log: o.Logger, metrics: newMetrics(o.Clock), batch: o.BatchBytes, kafkaBatch: kafkaBatch, offsets: map[int32]int64{}}
+	s := &Shipper{o: o, j: j, log: o.Logger, metrics: newMetrics(o.Clock), batch: o.BatchBytes, kafkaBatch: int32(max(kafkaBatch, o.BatchBytes+smallestBatch)), offsets: map[int32]int64{}}
 	client, err := kgo.NewClient(s.options()...) // an option that makes no sense is better found now
 	if err != nil {
 		return nil, fmt.Errorf("shipper: Kafka client: %w", err)
