@@ -80,7 +80,7 @@ func (c *exportCommand) Run(ctx context.Context) error {
 		}
 	}
 	if os.Getenv("GOGC") == "" {
-		// Its record batches are large and live briefly: collecting them early costs a few percent and saves a third of the memory.
+		// Its blocks are large and live briefly: collecting them early costs 8 % of the processor and saves 15 % of the memory (decision 17).
 		debug.SetGCPercent(50)
 	}
 	registry := admin.NewRegistry()
