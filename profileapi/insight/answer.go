@@ -56,6 +56,7 @@ func (r *Reader) Series(ctx context.Context, q Question, interval Interval) ([]P
 		index[strconv.FormatInt(bounds[i].Unix(), 10)] = i
 	}
 	q.From, q.To = bounds[0], bounds[len(bounds)-1]
+	q.alone()
 	cells, source, err := r.count(ctx, q, []panel{{starts: bounds[:len(bounds)-1]}})
 	if err != nil {
 		return nil, "", fmt.Errorf("read series of profile %d: %w", q.Profile, err)
@@ -91,6 +92,7 @@ func (t Totals) Of(classes []Class) Counts {
 
 // Totals returns the numbers of the question's time.
 func (r *Reader) Totals(ctx context.Context, q Question) (Totals, error) {
+	q.alone()
 	cells, source, err := r.count(ctx, q, []panel{{}})
 	if err != nil {
 		return Totals{}, fmt.Errorf("read totals of profile %d: %w", q.Profile, err)
@@ -156,6 +158,7 @@ func (r *Reader) Breakdowns(ctx context.Context, q Question, dimensions []Dimens
 	for i, d := range dimensions {
 		panels[i] = panel{dimension: d, viewers: o.Viewers}
 	}
+	q.alone()
 	cells, source, err := r.count(ctx, q, panels)
 	if err != nil {
 		return nil, fmt.Errorf("read breakdowns of profile %d: %w", q.Profile, err)

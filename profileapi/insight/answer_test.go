@@ -157,7 +157,6 @@ func TestEveryPanelSumsToTheHeadline(t *testing.T) {
 			zone = asked[random.IntN(len(asked))]
 		}
 		interval := []Interval{QuarterHour, Hour, Day, Week}[random.IntN(4)]
-		w.fewDays = random.IntN(2) * 4 // what is read by the whole day and what by the quarter hour is the same
 		from := c.around.Add(time.Duration(random.Int64N(int64(120*time.Hour))) - 60*time.Hour).In(zone)
 		first, end, err := interval.Bounds(from, from.Add(time.Duration(1+random.Int64N(int64(80*time.Hour)))))
 		require.NoError(t, err)
@@ -331,13 +330,14 @@ func TestOpenDaysComeFromProjections(t *testing.T) {
 	_, err := w.Totals(t.Context(), Question{Profile: 1, From: q.From, To: q.To, Filters: Filters{{ByLink, []string{"1"}}}})
 	require.Error(t, err, "the setting refuses what reads events")
 	delete(w.settings, "force_optimize_projection")
-	d, err := w.daysOf(t.Context(), q.From, q.To)
+	q.alone()
+	d, err := w.daysFor(t.Context(), q)
 	require.NoError(t, err)
 	w.settings["force_optimize_projection"] = 1
 	points, err := w.Breakdowns(t.Context(), q, nil, Order{})
 	require.NoError(t, err)
 	require.Empty(t, points)
-	for _, part := range w.series(q, d, nil, panel{}) {
+	for _, part := range w.series(q, nil, d.open, panel{}) {
 		require.NoError(t, w.each(t.Context(), part, []any{new(string), new(string), new(int8), new(string), new(bool), new(uint64)}, func() error { return nil }), part)
 	}
 	counts := map[Class]Counts{}

@@ -3,8 +3,10 @@ package insight
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -31,24 +33,49 @@ type days struct {
 	from, to    time.Time // whole quarter hours
 	first, last day       // every event of the range has a date between them
 	open        []day     // those of them that are not closed
+	closed      map[day]*closedDay
 }
 
-// daysOf finds out which days of a range are open.
-func (r *Reader) daysOf(ctx context.Context, from, to time.Time) (days, error) {
+// settling is for how long after a closing the day's rows are read anew each time on a cluster, where a replica may not have them yet that is asked.
+const settling = time.Hour
+
+// daysOf finds out which days of a range are open, and what the others have of the profile.
+func (r *Reader) daysOf(ctx context.Context, profile int64, from, to time.Time) (days, error) {
 	d := days{from: from, to: to, first: dayOf(from.UTC().Add(-latest)), last: dayOf(to.UTC().Add(-earliest))}
-	closed := map[day]bool{}
-	var date int64
-	err := r.each(ctx, fmt.Sprintf("SELECT DISTINCT toInt64(toUInt16(date)) FROM %s WHERE date BETWEEN toDate(%d) AND toDate(%d)",
-		r.layout.All("closed_days"), d.first, d.last), []any{&date}, func() error { closed[day(date)] = true; return nil })
+	closings, settled := map[day]closing{}, map[day]closing{}
+	var date, at, now int64
+	err := r.each(ctx, fmt.Sprintf("SELECT toInt64(toUInt16(date)) AS d, toUnixTimestamp64Milli(max(closed_at)), toUnixTimestamp64Milli(now64(3)) FROM %s WHERE date BETWEEN toDate(%d) AND toDate(%d) GROUP BY d",
+		r.layout.All("closed_days"), d.first, d.last), []any{&date, &at, &now}, func() error {
+		closings[day(date)] = closing(at)
+		if r.layout.Cluster == "" || now-at > settling.Milliseconds() {
+			settled[day(date)] = closing(at)
+		}
+		return nil
+	})
 	if err != nil {
 		return days{}, fmt.Errorf("list closed days: %w", err)
 	}
-	// A day is listed as closed only after its rows are in place, so whoever reads the list first and the days next counts each event once.
+	// A day is listed as closed only after its rows are in place, so whoever reads the list first and the days next counts each event once, and has of
+	// a closing no older rows.
+	d.closed = r.memory.find(profile, settled)
+	var unknown []day
 	for date := d.first; date <= d.last; date++ {
-		if !closed[date] {
+		if _, closed := closings[date]; !closed {
 			d.open = append(d.open, date)
+		} else if d.closed[date] == nil {
+			unknown = append(unknown, date)
 		}
 	}
+	if len(unknown) > 0 {
+		read, err := r.readClosed(ctx, profile, unknown)
+		if err != nil {
+			return days{}, err
+		}
+		maps.Copy(d.closed, read)
+	}
+	keep := maps.Clone(d.closed)
+	maps.DeleteFunc(keep, func(date day, _ *closedDay) bool { return settled[date] == 0 })
+	r.memory.keep(profile, keep, settled)
 	return d, nil
 }
 
@@ -59,36 +86,40 @@ type split struct {
 	cut   []day // some events in the range
 }
 
-// splitOf looks at the days at both ends of the range, which are few: all others lie inside it in every time zone.
+// splitOf asks of the days at both ends of the range when their events were: all others lie inside it in every time zone.
 func (r *Reader) splitOf(ctx context.Context, profile int64, d days) (split, error) {
 	var s split
 	var edgeClosed, edgeOpen []day
+	put := func(date day, of span, whole *[]day) {
+		switch {
+		case of.first >= d.from.Unix() && of.last < d.to.Unix():
+			*whole = append(*whole, date)
+		case of.last >= d.from.Unix() && of.first < d.to.Unix():
+			s.cut = append(s.cut, date)
+		}
+	}
 	for date := d.first; date <= d.last; date++ {
 		start, end := date.time().Add(earliest), date.time().Add(latest)
-		_, open := slices.BinarySearch(d.open, date)
+		c := d.closed[date]
 		inside := !start.Before(d.from) && !end.After(d.to)
 		switch {
-		case inside && open:
+		case inside && c == nil:
 			s.open = append(s.open, date)
+		case c == nil:
+			edgeOpen = append(edgeOpen, date)
+		case c.empty():
 		case inside:
 			s.whole = append(s.whole, date)
-		case open:
-			edgeOpen = append(edgeOpen, date)
-		default:
+		case c.span == span{}:
 			edgeClosed = append(edgeClosed, date)
+		default:
+			put(date, c.span, &s.whole)
 		}
 	}
 	look := func(query string, whole *[]day) error {
-		var date, first, last int64
-		return r.each(ctx, query, []any{&date, &first, &last}, func() error {
-			switch {
-			case first >= d.from.Unix() && last < d.to.Unix():
-				*whole = append(*whole, day(date))
-			case last >= d.from.Unix() && first < d.to.Unix():
-				s.cut = append(s.cut, day(date))
-			}
-			return nil
-		})
+		var date int64
+		var of span
+		return r.each(ctx, query, []any{&date, &of.first, &of.last}, func() error { put(day(date), of, whole); return nil })
 	}
 	if len(edgeClosed) > 0 {
 		if err := look(fmt.Sprintf(`SELECT toInt64(toUInt16(date)) AS d, toInt64(min(toUInt32(bucket))), toInt64(max(toUInt32(bucket))) FROM %s
@@ -104,6 +135,40 @@ func (r *Reader) splitOf(ctx context.Context, profile int64, d days) (split, err
 		}
 	}
 	return s, nil
+}
+
+// wholeIn tells the closed days apart that lie in the range, and, if buckets' starts are given, in one bucket, and those of which a panel has to
+// be read from their series. Those without events in the range are neither.
+func (d days) wholeIn(starts []time.Time) (whole, byQuarter []day) {
+	for date := d.first; date <= d.last; date++ {
+		c := d.closed[date]
+		if c == nil || c.empty() {
+			continue
+		}
+		s := c.span
+		known := s != span{}
+		switch {
+		case known && (s.last < d.from.Unix() || s.first >= d.to.Unix()):
+		case known && s.first >= d.from.Unix() && s.last < d.to.Unix() && (starts == nil || bucketOf(starts, s.first) == bucketOf(starts, s.last)):
+			whole = append(whole, date)
+		default:
+			byQuarter = append(byQuarter, date)
+		}
+	}
+	return whole, byQuarter
+}
+
+// outlook is what several questions about one time need to know first.
+type outlook struct {
+	once sync.Once
+	days days
+	err  error
+}
+
+// daysFor is daysOf, asked once for all questions that share an outlook.
+func (r *Reader) daysFor(ctx context.Context, q Question) (days, error) {
+	q.outlook.once.Do(func() { q.outlook.days, q.outlook.err = r.daysOf(ctx, q.Profile, q.From, q.To) })
+	return q.outlook.days, q.outlook.err
 }
 
 // Expired is returned for a question that only raw events answer, about a time whose raw events are deleted.

@@ -21,13 +21,12 @@ type Reader struct {
 	layout schema.Layout
 	// settings of every query. Tests add force_optimize_projection, which makes a query fail that would read raw events.
 	settings clickhouse.Settings
-	// fewDays is how many closed days are read by the quarter hour without a look at their spans, which is a question of its own.
-	fewDays int
+	memory   memory
 }
 
 // NewReader returns a reader of ClickHouse through conn. From pool it reads which months' events are deleted.
 func NewReader(conn driver.Conn, pool *pgxpool.Pool, layout schema.Layout) *Reader {
-	return &Reader{conn: conn, pool: pool, layout: layout, fewDays: 4, settings: clickhouse.Settings{
+	return &Reader{conn: conn, pool: pool, layout: layout, settings: clickhouse.Settings{
 		"max_execution_time": 10,
 		// With either of them on, ClickHouse may read raw events instead of the projection.
 		"optimize_aggregation_in_order": 0, "optimize_read_in_order": 0,
@@ -62,6 +61,13 @@ type Question struct {
 	Hide string
 	// outlook is shared by the questions of one report about the same time; nil: this one is asked alone.
 	outlook *outlook
+}
+
+// alone gives a question an outlook of its own if it has none.
+func (q *Question) alone() {
+	if q.outlook == nil {
+		q.outlook = &outlook{}
+	}
 }
 
 // Source says what an answer was read from.
@@ -125,16 +131,14 @@ func (r *Reader) count(ctx context.Context, q Question, panels []panel) (cells [
 	var parts []string
 	var cutting []panel // panels of whole days, for which the ends of the range matter
 	var single []panel  // panels of single events
-	var spans map[day]span
-	if len(panels) > 0 && q.Filters.inSeries() {
-		if spans, err = r.spansFor(ctx, q, d); err != nil {
-			return nil, "", err
-		}
-	}
 	for _, p := range panels {
 		switch {
 		case p.inSeries() && q.Filters.inSeries():
-			parts = append(parts, r.series(q, d, spans, p)...)
+			whole, byQuarter := d.wholeIn(p.starts)
+			for _, date := range whole {
+				cells = d.closed[date].cells(cells, p, q.Filters)
+			}
+			parts = append(parts, r.series(q, byQuarter, d.open, p)...)
 		case whole(p, q.Filters) != "":
 			cutting = append(cutting, p)
 		default:
@@ -176,9 +180,11 @@ func (r *Reader) count(ctx context.Context, q Question, panels []panel) (cells [
 			parts = append(parts, r.raw(q, "date IN ("+dates(some)+")", cutting)...)
 		}
 		if len(s.whole) > 0 {
-			if cells, err = r.kept(ctx, q, s.whole, cutting); err != nil {
+			of, err := r.kept(ctx, q, s.whole, cutting)
+			if err != nil {
 				return nil, "", err
 			}
+			cells = append(cells, of...)
 		}
 	}
 	if len(parts) == 0 {
@@ -208,25 +214,18 @@ func contains(list []day, d day) bool {
 
 const quarter = "toStartOfFifteenMinutes(time)"
 
-// series reads a panel from the closed days, by the whole day where that tells enough and else by the quarter hour, and from the projection of
-// the open days.
-func (r *Reader) series(q Question, d days, spans map[day]span, p panel) []string {
-	one := func(table, at, events, where string) string {
-		return fmt.Sprintf(`SELECT %s AS d, %s AS k, toInt8(kind) AS i, toString(class) AS c, surface = 'page' AS p, %s AS n FROM %s
-			WHERE profile_id = %d AND kind IN ('view', 'click') AND %s AND toUInt32(%s) >= %d AND toUInt32(%[7]s) < %[9]d%s GROUP BY k, i, c, p`,
-			literal(string(p.dimension)), p.key(at), events, r.layout.All(table), q.Profile, where, at, q.From.Unix(), q.To.Unix(), q.Filters.condition())
+// series reads a panel by the quarter hour, from closed days and from the projection of open ones.
+func (r *Reader) series(q Question, closed, open []day, p panel) (parts []string) {
+	one := func(table, at, events, where string, list []day) {
+		if len(list) == 0 {
+			return
+		}
+		parts = append(parts, fmt.Sprintf(`SELECT %s AS d, %s AS k, toInt8(kind) AS i, toString(class) AS c, surface = 'page' AS p, %s AS n FROM %s
+			WHERE profile_id = %d AND kind IN ('view', 'click') AND %sdate IN (%s) AND toUInt32(%s) >= %d AND toUInt32(%[8]s) < %[10]d%s GROUP BY k, i, c, p`,
+			literal(string(p.dimension)), p.key(at), events, r.layout.All(table), q.Profile, where, dates(list), at, q.From.Unix(), q.To.Unix(), q.Filters.condition()))
 	}
-	whole := d.wholeIn(spans, p.starts)
-	var parts []string
-	if byQuarter := d.closedWithout(whole); byQuarter != "" {
-		parts = append(parts, one("days", "bucket", "sum(events)", "dimension = '' AND "+byQuarter))
-	}
-	if len(whole) > 0 {
-		parts = append(parts, r.wholeDays(q, whole, p))
-	}
-	if len(d.open) > 0 {
-		parts = append(parts, one("events", quarter, "count()", "date IN ("+dates(d.open)+")"))
-	}
+	one("days", "bucket", "sum(events)", "dimension = '' AND ", closed)
+	one("events", quarter, "count()", "", open)
 	return parts
 }
 
@@ -278,6 +277,14 @@ func whole(p panel, f Filters) Dimension {
 		dimension = one.Dimension
 	}
 	return dimension
+}
+
+// values are what f asks of d; nil: it does not ask for any.
+func (f Filters) values(d Dimension) []string {
+	for _, one := range f.only(d) {
+		return one.Values
+	}
+	return nil
 }
 
 func (f Filters) only(d Dimension) Filters {

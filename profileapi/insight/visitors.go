@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // visitors adds the distinct daily visitors of the question's time to counts, and says whether they can be known. Whole days have been
@@ -34,11 +35,8 @@ func (r *Reader) visitors(ctx context.Context, q Question, counts map[Class]Coun
 	} else if err != nil {
 		return false, err
 	}
-	var kind int8
-	var class string
-	var n uint64
-	add := func() error {
-		c := counts[Class(class)]
+	add := func(kind int8, class Class, n uint64) {
+		c := counts[class]
 		switch kind {
 		case 0:
 			c.UniqueVisitors += int64(n)
@@ -47,39 +45,36 @@ func (r *Reader) visitors(ctx context.Context, q Question, counts map[Class]Coun
 		default:
 			c.UniqueClickers += int64(n)
 		}
-		counts[Class(class)] = c
-		return nil
+		counts[class] = c
 	}
-	into := []any{&kind, &class, &n}
-	if len(s.whole) > 0 {
-		err := r.each(ctx, fmt.Sprintf(`SELECT toInt8(kind) AS k, toString(class) AS c, sum(visitors) FROM %s
-			WHERE profile_id = %d AND dimension = 'visitors' AND date IN (%s) GROUP BY k, c`, r.layout.All("days"), q.Profile, dates(s.whole)), into, add)
-		if err != nil {
-			return false, err
+	for _, date := range s.whole {
+		for _, v := range d.closed[date].visitors {
+			add(v.kind, v.class.Value(), v.n)
 		}
 	}
 	// A visitor id is of one date, so days are counted one by one and added up.
-	both := func(function, where string) error {
+	var parts []string
+	both := func(function, where string) {
 		for _, k := range []struct{ value, group string }{{"toInt8(kind)", ", kind"}, {"toInt8(0)", ""}} {
-			err := r.each(ctx, fmt.Sprintf(`SELECT k, c, sum(n) FROM (SELECT date, toString(class) AS c, %s AS k, %s(visitor) AS n FROM %s
-				WHERE profile_id = %d AND %s%s GROUP BY date, class%s) GROUP BY k, c`, k.value, function, r.layout.All("events"), q.Profile, where,
-				q.Filters.condition(), k.group), into, add)
-			if err != nil {
-				return err
-			}
+			parts = append(parts, fmt.Sprintf(`SELECT k, c, sum(n) FROM (SELECT date, toString(class) AS c, %s AS k, %s(visitor) AS n FROM %s
+				WHERE profile_id = %d AND %s%s GROUP BY date, class%s) GROUP BY k, c`, k.value, function, r.layout.All("events"), q.Profile, where, q.Filters.condition(), k.group))
 		}
-		return nil
 	}
 	if len(s.open) > 0 {
-		if err := both("uniq", "kind IN ('view', 'click') AND date IN ("+dates(s.open)+")"); err != nil {
-			return false, err
-		}
+		both("uniq", "kind IN ('view', 'click') AND date IN ("+dates(s.open)+")")
 	}
 	if len(single) > 0 {
-		if err := both("uniqExact", fmt.Sprintf("kind IN ('view', 'click') AND date IN (%s) AND time >= toDateTime64(%d, 6, 'UTC') AND time < toDateTime64(%d, 6, 'UTC')",
-			dates(single), q.From.Unix(), q.To.Unix())); err != nil {
-			return false, err
-		}
+		both("uniqExact", fmt.Sprintf("kind IN ('view', 'click') AND date IN (%s) AND time >= toDateTime64(%d, 6, 'UTC') AND time < toDateTime64(%d, 6, 'UTC')",
+			dates(single), q.From.Unix(), q.To.Unix()))
 	}
-	return true, nil
+	if len(parts) == 0 {
+		return true, nil
+	}
+	var kind int8
+	var class string
+	var n uint64
+	return true, r.each(ctx, strings.Join(parts, " UNION ALL "), []any{&kind, &class, &n}, func() error {
+		add(kind, Class(class), n)
+		return nil
+	})
 }

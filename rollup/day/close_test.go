@@ -116,6 +116,27 @@ func TestAClosedDayHasWhatItsEventsHave(t *testing.T) {
 	require.Zero(t, e.Number("SELECT count() FROM system.tables WHERE database = currentDatabase() AND startsWith(name, 'days_closing_')"))
 }
 
+func TestEveryClosingHasATimeOfItsOwn(t *testing.T) {
+	e := eventtest.New(t)
+	at := then()
+	d := table.DateOf(at)
+	c := newCloser(t, e, Options{})
+	e.Insert(someEvents(at, 50, rand.New(rand.NewPCG(1, 2)))...)
+	_, err := c.Close(t.Context(), d)
+	require.NoError(t, err)
+	before, err := ReadClosed(t.Context(), e.Tables)
+	require.NoError(t, err)
+
+	// The clock went back by a day.
+	require.NoError(t, e.Exec(t.Context(), "INSERT INTO "+e.Local("closed_days")+" SELECT date, events, closed_at + INTERVAL 1 DAY FROM "+e.Local("closed_days")))
+	e.Insert(someEvents(at, 5, rand.New(rand.NewPCG(3, 4)))...)
+	_, err = c.Close(t.Context(), d)
+	require.NoError(t, err)
+	after, err := ReadClosed(t.Context(), e.Tables)
+	require.NoError(t, err)
+	require.Equal(t, Close{Events: 55, At: before.Days[d].At.AddDate(0, 0, 1).Add(time.Millisecond)}, after.Days[d])
+}
+
 func TestRoundClosesWhatIsOverAndWhatCameLate(t *testing.T) {
 	e := eventtest.New(t)
 	d := table.DateOf(then())
