@@ -96,12 +96,12 @@ func lookAtColumns(ctx context.Context, t *table.Tables, where string, f func(da
 	into := []any{&date, &profiles, &events}
 	some, of := make([]uint64, n), make([]uint64, n)
 	for i, d := range dimensions() {
-		inner[i] = fmt.Sprintf("max(%s) AS s%d", isSet(d), i)
-		outer[i] = fmt.Sprintf("countIf(s%d), sumIf(n, s%[1]d)", i)
+		inner[i] = fmt.Sprintf("bitShiftLeft(toUInt32(%s), %d)", isSet(d), i)
+		outer[i] = fmt.Sprintf("countIf(bitTest(m, %d)), sumIf(n, bitTest(m, %[1]d))", i)
 		into = append(into, &some[i], &of[i])
 	}
-	err := t.Each(ctx, fmt.Sprintf("SELECT toUInt16(date) AS d, count(), sum(n), %s FROM (SELECT date, profile_id, count() AS n, %s FROM %s WHERE %s GROUP BY date, profile_id) GROUP BY d",
-		strings.Join(outer, ", "), strings.Join(inner, ", "), t.All("events"), where), into, func() error {
+	err := t.Each(ctx, fmt.Sprintf("SELECT toUInt16(date) AS d, count(), sum(n), %s FROM (SELECT date, profile_id, count() AS n, groupBitOr(%s) AS m FROM %s WHERE %s GROUP BY date, profile_id) GROUP BY d",
+		strings.Join(outer, ", "), strings.Join(inner, " + "), t.All("events"), where), into, func() error {
 		f(table.Date(date), profiles, events, some, of)
 		return nil
 	})
@@ -163,8 +163,10 @@ func (c *Closer) compute(ctx context.Context, staging string, dates []table.Date
 	if err != nil {
 		return nil, err
 	}
-	// Kept for ever, so in one part each day: as few blocks as can be.
-	whole := c.tables.With("min_insert_block_size_rows", 16<<20).With("min_insert_block_size_bytes", 1<<30)
+	// Kept for ever, so in one part each day: as few blocks as can be. Groups are about as many as events, and panels run beside each other, so
+	// cutting each hash table into 256, to merge them with several threads, costs more than it saves.
+	whole := c.tables.With("min_insert_block_size_rows", 16<<20).With("min_insert_block_size_bytes", 1<<30).
+		With("group_by_two_level_threshold", 0).With("group_by_two_level_threshold_bytes", 0)
 	expected := map[panel]uint64{}
 	for _, slice := range slices {
 		where := "date IN (" + table.Dates(dates) + ") AND " + slice.where
