@@ -43,11 +43,9 @@ func (r *Reader) readClosed(ctx context.Context, profile int64, list []day) (map
 	var dimension, value, class string
 	var s sum
 	var events, visitors uint64
-	// Of each part it is a granule or two: reading the columns of the key first, and then those of the rows that it lets pass, is more work than
-	// reading all.
 	err := r.each(ctx, fmt.Sprintf(`SELECT toInt64(toUInt16(date)) AS d, toString(dimension) AS m, value AS v, if(dimension = 'link', 0, link_id) AS l, toInt8(kind) AS k, toString(class) AS c,
 			sum(events), sum(visitors), toInt64(min(toUInt32(bucket))), toInt64(max(toUInt32(bucket)))
-		FROM %s WHERE profile_id = %d AND dimension IN ('link', 'surface', 'visitors') AND date IN (%s) GROUP BY d, m, v, l, k, c SETTINGS optimize_move_to_prewhere = 0`, r.layout.All("days"), profile, dates(list)),
+		FROM %s WHERE profile_id = %d AND dimension IN ('link', 'surface', 'visitors') AND date IN (%s) GROUP BY d, m, v, l, k, c%s`, r.layout.All("days"), profile, dates(list), atOnce),
 		[]any{&date, &dimension, &value, &s.link, &s.kind, &class, &events, &visitors, &first, &last}, func() error {
 			of := read[day(date)]
 			s.surface, s.class = unique.Make(value), unique.Make(Class(class))

@@ -129,8 +129,8 @@ func (r *Reader) splitOf(ctx context.Context, profile int64, d days) (split, err
 	}
 	if len(edgeOpen) > 0 {
 		if err := look(fmt.Sprintf(`SELECT toInt64(toUInt16(date)) AS d, toInt64(min(toUInt32(b))), toInt64(max(toUInt32(b))) FROM (
-			SELECT date, toStartOfFifteenMinutes(time) AS b, count() FROM %s WHERE profile_id = %d AND date IN (%s) GROUP BY date, b) GROUP BY d`,
-			r.layout.All("events"), profile, dates(edgeOpen)), &s.open); err != nil {
+			SELECT date, toStartOfFifteenMinutes(time) AS b, count() FROM %s WHERE profile_id = %d AND date IN (%s) GROUP BY date, b%s) GROUP BY d`,
+			r.layout.All("events"), profile, dates(edgeOpen), atOnce), &s.open); err != nil {
 			return split{}, fmt.Errorf("look at the ends of the range: %w", err)
 		}
 	}

@@ -54,18 +54,23 @@ func (r *Reader) visitors(ctx context.Context, q Question, counts map[Class]Coun
 	}
 	// A visitor id is of one date, so days are counted one by one and added up.
 	var parts []string
-	both := func(function, where string) {
+	if len(s.open) > 0 {
 		for _, k := range []struct{ value, group string }{{"toInt8(kind)", ", kind"}, {"toInt8(0)", ""}} {
-			parts = append(parts, fmt.Sprintf(`SELECT k, c, sum(n) FROM (SELECT date, toString(class) AS c, %s AS k, %s(visitor) AS n FROM %s
-				WHERE profile_id = %d AND %s%s GROUP BY date, class%s) GROUP BY k, c`, k.value, function, r.layout.All("events"), q.Profile, where, q.Filters.condition(), k.group))
+			parts = append(parts, fmt.Sprintf(`SELECT k, c, sum(n) FROM (SELECT date, toString(class) AS c, %s AS k, uniq(visitor) AS n FROM %s
+				WHERE profile_id = %d AND kind IN ('view', 'click') AND date IN (%s) GROUP BY date, class%s%s) GROUP BY k, c`,
+				k.value, r.layout.All("events"), q.Profile, dates(s.open), k.group, atOnce))
 		}
 	}
-	if len(s.open) > 0 {
-		both("uniq", "kind IN ('view', 'click') AND date IN ("+dates(s.open)+")")
-	}
 	if len(single) > 0 {
-		both("uniqExact", fmt.Sprintf("kind IN ('view', 'click') AND date IN (%s) AND time >= toDateTime64(%d, 6, 'UTC') AND time < toDateTime64(%d, 6, 'UTC')",
-			dates(single), q.From.Unix(), q.To.Unix()))
+		how := atOnce
+		if len(q.Filters) > 0 { // all days then, on many of which nothing passes
+			how = ""
+		}
+		parts = append(parts, fmt.Sprintf(`SELECT of.1 AS k, c, sum(of.2) FROM (
+				SELECT date, toString(class) AS c, [(toInt8(0), uniqExact(visitor)), (toInt8(1), uniqExactIf(visitor, kind = 'view')), (toInt8(2), uniqExactIf(visitor, kind = 'click'))] AS counts
+				FROM %s WHERE profile_id = %d AND kind IN ('view', 'click') AND date IN (%s) AND time >= toDateTime64(%d, 6, 'UTC') AND time < toDateTime64(%d, 6, 'UTC')%s GROUP BY date, class%s)
+			ARRAY JOIN counts AS of GROUP BY k, c`,
+			r.layout.All("events"), q.Profile, dates(single), q.From.Unix(), q.To.Unix(), q.Filters.condition(), how))
 	}
 	if len(parts) == 0 {
 		return true, nil
