@@ -328,6 +328,16 @@ func (j *Journal) recycleStream(s *Stream) error {
 			s.mu.Unlock()
 			return nil
 		}
+		s.mu.Unlock()
+		// One after the other, also on the disk: after a power cut that took some of the names only, a stream that is rewound would come to a
+		// hole, and call acknowledged events unreadable.
+		if s.gone {
+			if err := j.dir.Sync(); err != nil {
+				return fmt.Errorf("sync directory: %w", err)
+			}
+			s.gone = false
+		}
+		s.mu.Lock()
 		g := s.segments[0]
 		if free, _ := g.release(); !free { // a reader is about to leave it
 			s.mu.Unlock()
@@ -335,6 +345,7 @@ func (j *Journal) recycleStream(s *Stream) error {
 		}
 		s.segments = s.segments[1:]
 		s.mu.Unlock()
+		s.gone = true
 		if err := j.retire(g); err != nil {
 			// It is tried again. What is left behind when its stream is forgotten would be taken for all of that stream.
 			s.mu.Lock()

@@ -36,7 +36,8 @@ type Stream struct {
 	segments []*segment // by number
 	dirty    bool       // state differs from what was written
 
-	retiring sync.Mutex // one at a time gives segments back
+	retiring sync.Mutex // one at a time gives segments back; guards gone
+	gone     bool       // a segment was given back, and the directory is not synced since
 	saving   sync.Mutex // one writer of the state file at a time; guards file
 	file     *stateFile
 }
