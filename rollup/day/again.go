@@ -76,7 +76,7 @@ func (c *Closer) changes(ctx context.Context) (uint64, error) {
 	var all, running uint64
 	var failure string
 	if err := c.tables.Row(ctx, fmt.Sprintf(`SELECT groupBitXor(cityHash64(mutation_id, command)), countIf(NOT is_done AND NOT is_killed), anyIf(latest_fail_reason, NOT is_done AND latest_fail_reason != '')
-		FROM %s WHERE database = '%s' AND table = 'events'`, c.tables.System("mutations"), c.tables.Database), &all, &running, &failure); err != nil {
+		FROM %s WHERE database = '%s' AND table = 'events' AND NOT (%s)`, c.tables.System("mutations"), c.tables.Database, trimming), &all, &running, &failure); err != nil {
 		return 0, fmt.Errorf("look for changes of events: %w", err)
 	}
 	switch {

@@ -31,7 +31,8 @@ func TestMonthsWhoseDaysAreClosedCarryNoVisitorsAlong(t *testing.T) {
 	require.NotZero(t, carry(202603), "its days have only just been closed")
 	now = now.Add(time.Hour)
 	require.NoError(t, c.Round(t.Context()))
-	require.Zero(t, carry(202603))
+	gone := func() bool { return carry(202603) == 0 }
+	require.Eventually(t, gone, time.Minute, 10*time.Millisecond)
 	require.NotZero(t, carry(202604), "its days are open")
 	require.Equal(t, before, e.Number(visitors))
 	require.Empty(t, faultsOf(t, e))
@@ -46,7 +47,7 @@ func TestMonthsWhoseDaysAreClosedCarryNoVisitorsAlong(t *testing.T) {
 	require.NotZero(t, carry(202603), "a day of it differs")
 	now = now.Add(time.Hour)
 	require.NoError(t, c.Round(t.Context()))
-	require.Zero(t, carry(202603))
+	require.Eventually(t, gone, time.Minute, 10*time.Millisecond)
 	e.Run("OPTIMIZE TABLE " + e.Local("events") + " PARTITION ID '202603' FINAL SETTINGS optimize_throw_if_noop = 1")
 	require.EqualValues(t, 301, e.Number("SELECT count() FROM "+e.Local("events")))
 	require.Empty(t, faultsOf(t, e))
